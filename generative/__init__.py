@@ -1,0 +1,30 @@
+"""What the model is: stages, agreement, the NumPyro program, networks, problems."""
+
+from generative import problems
+from generative.agreement import Agreement, AgreementConditioned
+from generative.errors import AgreementNotReached, IntractableNormalizer, InvalidInput
+from generative.linear import LinearGaussianAgreement, LinearResiduals
+from generative.model import TwoStageModel
+from generative.parameters import ParameterSpace
+from generative.program import two_stage
+from generative.simulate import Simulation, simulate
+from generative.stages import GaussianStage, LaplaceStage, Stage
+
+__all__ = [
+    "Agreement",
+    "AgreementConditioned",
+    "AgreementNotReached",
+    "GaussianStage",
+    "IntractableNormalizer",
+    "InvalidInput",
+    "LaplaceStage",
+    "LinearGaussianAgreement",
+    "LinearResiduals",
+    "ParameterSpace",
+    "Simulation",
+    "Stage",
+    "TwoStageModel",
+    "problems",
+    "simulate",
+    "two_stage",
+]

@@ -1,0 +1,189 @@
+"""Agreement of the two heads, and theta_2 given theta_1 as a NumPyro distribution."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from generative.errors import IntractableNormalizer
+from generative.linear import (
+    LinearGaussianAgreement,
+    LinearResiduals,
+    linear_gaussian_agreement,
+)
+from generative.stages import GaussianStage, Stage
+
+REJECTION_CAP = 100_000
+_PROPOSALS_PER_ROUND = 32
+
+NO_CLOSED_FORM = (
+    "log Z(theta_1) has no closed form for this model, so the conditioned density is known only "
+    "up to a constant in theta_2: use unnormalized_log_prob, estimate log Z with "
+    "inference.log_normalizer, or sample the posterior without it by inference.infer(model, HMC())"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How strongly theta_2 is conditioned on agreement.
+
+    Parameters
+    ----------
+    strength : float
+        lambda >= 0, nats per unit of C.
+    disagreement : callable
+        C(theta) >= 0 of one parameter vector, shape (d,) -> ().
+    second_stage : Stage
+        Where theta_2 comes from before conditioning.
+    residuals : callable, optional
+        r(theta) with C = |r|^2 / 2, shape (d,) -> (m,).
+    linear : LinearResiduals, optional
+        The same residuals where they are known to be linear.
+    """
+
+    strength: float
+    disagreement: Callable[[Array], Array]
+    second_stage: Stage
+    residuals: Callable[[Array], Array] | None = None
+    linear: LinearResiduals | None = None
+
+    @cached_property
+    def closed_form(self) -> LinearGaussianAgreement | None:
+        """The law of theta_2 given theta_1, where it is Gaussian; else None."""
+        gaussian = isinstance(self.second_stage, GaussianStage)
+        if self.linear is None or not (gaussian or not self.second_stage.free.any()):
+            return None
+        with jax.ensure_compile_time_eval():  # cached, so it must not hold tracers
+            return linear_gaussian_agreement(
+                self.linear, self.strength, self.second_stage.variance
+            )
+
+    @cached_property
+    def log_normalizer(self) -> Callable[[Array], Array] | None:
+        """log Z of one theta_1 in nats, shape (d,) -> (), where it has a closed form; else None."""
+        if self.strength == 0:
+            return lambda theta_1: jnp.zeros((), theta_1.dtype)
+        if not self.second_stage.free.any():
+            return lambda theta_1: -self.strength * self.disagreement(theta_1)
+        return None if self.closed_form is None else self.closed_form.log_normalizer
+
+    @property
+    def is_tractable(self) -> bool:
+        """Whether log Z(theta_1) has a closed form."""
+        return self.log_normalizer is not None
+
+
+class AgreementConditioned(dist.Distribution):
+    """theta_2 given theta_1: a stage, conditioned on the two heads agreeing.
+
+    Its density is p2(theta_2 | theta_1) exp(-lambda C(theta_2)) / Z(theta_1).
+
+    Parameters
+    ----------
+    base : Distribution
+        p2(. | theta_1), from ``model.second_stage.around(theta_1)``.
+    agreement : Agreement
+
+    Notes
+    -----
+    `sample` is exact: from the closed form, else by rejection, at a mean cost of 1 / Z
+    proposals. A draw that needs more than `REJECTION_CAP` proposals comes back as NaN
+    (:func:`generative.simulate.simulate` turns that into an error).
+    """
+
+    pytree_data_fields = ("base",)
+    pytree_aux_fields = ("agreement",)
+
+    def __init__(self, base: dist.Distribution, agreement: Agreement):
+        self.base, self.agreement = base, agreement
+        super().__init__(base.batch_shape, base.event_shape)
+
+    @property
+    def support(self) -> dist.constraints.Constraint:
+        """That of the base distribution."""
+        return self.base.support
+
+    @property
+    def _theta_1(self) -> Float[Array, "*batch d"]:
+        return self.base.location if hasattr(self.base, "location") else self.base.base_dist.loc
+
+    def unnormalized_log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """Return log p2(value | theta_1) - lambda C(value), nats."""
+        penalty = jnp.vectorize(self.agreement.disagreement, signature="(d)->()")(value)
+        return self.base.log_prob(value) - self.agreement.strength * penalty
+
+    def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """Return the normalised log density, nats.
+
+        Raises
+        ------
+        IntractableNormalizer
+            Where log Z(theta_1) has no closed form.
+        """
+        if not self.agreement.is_tractable:
+            raise IntractableNormalizer(NO_CLOSED_FORM)
+        log_z = jnp.vectorize(self.agreement.log_normalizer, signature="(d)->()")(self._theta_1)
+        return self.unnormalized_log_prob(value) - log_z
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw theta_2 exactly, shape sample_shape + batch_shape + (d,)."""
+        return self.sample_with_tries(key, sample_shape)[0]
+
+    def sample_with_tries(
+        self, key: jax.Array, sample_shape: tuple[int, ...] = (), cap: int = REJECTION_CAP
+    ) -> tuple[Array, Array]:
+        """Draw theta_2 and count the proposals; a draw beyond the cap is NaN."""
+        shape = sample_shape + self.batch_shape
+        theta_1 = jnp.broadcast_to(self._theta_1, shape + self.event_shape)
+        flat = theta_1.reshape(-1, *self.event_shape)
+        keys = jax.random.split(key, len(flat))
+        draws, tries = jax.vmap(self._sample_one, (0, 0, None))(keys, flat, cap)
+        return draws.reshape(theta_1.shape), tries.reshape(shape)
+
+    def _sample_one(self, key: jax.Array, theta_1: Array, cap: int) -> tuple[Array, Array]:
+        if self.agreement.closed_form is not None:
+            return self.agreement.closed_form.sample(key, theta_1), jnp.ones((), int)
+        return rejection_sample(key, self.agreement, theta_1, cap)
+
+
+def rejection_sample(
+    key: jax.Array, agreement: Agreement, theta_1: Float[Array, " d"], cap: int
+) -> tuple[Float[Array, " d"], Array]:
+    """Draw theta_2 given theta_1 exactly, by proposing until the heads agree.
+
+    Parameters
+    ----------
+    key : PRNG key
+    agreement : Agreement
+    theta_1 : array, shape (d,)
+    cap : int
+        Number of proposals, rounded up to full rounds, after which NaN is returned.
+
+    Returns
+    -------
+    theta_2 : array, shape (d,)
+    tries : int array, shape ()
+    """
+    proposal = agreement.second_stage.around(theta_1)
+
+    def one_round(state: tuple) -> tuple:
+        key, _, tries, _ = state
+        key, key_draw, key_keep = jax.random.split(key, 3)
+        draws = proposal.sample(key_draw, (_PROPOSALS_PER_ROUND,))
+        log_keep = -agreement.strength * jax.vmap(agreement.disagreement)(draws)
+        log_uniform = -jax.random.exponential(key_keep, log_keep.shape, log_keep.dtype)
+        kept = log_uniform < log_keep
+        first = jnp.argmax(kept)
+        tries = tries + jnp.where(kept.any(), first + 1, _PROPOSALS_PER_ROUND)
+        return key, draws[first], tries, kept.any()
+
+    def unfinished(state: tuple) -> Array:
+        return ~state[3] & (state[2] < cap)
+
+    start = (key, theta_1, jnp.zeros((), int), jnp.zeros((), bool))
+    _, draw, tries, found = jax.lax.while_loop(unfinished, one_round, start)
+    return jnp.where(found, draw, jnp.nan), tries

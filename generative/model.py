@@ -1,0 +1,255 @@
+"""The two-stage model: two stages, an agreement, and data."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jaxtyping import Array, ArrayLike, Float, PyTree
+from numpyro import handlers
+from numpyro.infer.util import log_density
+
+from generative.agreement import Agreement
+from generative.errors import InvalidInput
+from generative.linear import LinearResiduals
+from generative.parameters import ParameterSpace
+from generative.stages import Stage
+
+
+class TwoStageModel:
+    """theta_1 around theta_0; theta_2 around theta_1 given agreement; data from theta_2.
+
+    Parameters
+    ----------
+    theta_0 : pytree of float arrays
+        The initialisation; d numbers when ravelled.
+    first_stage, second_stage : Stage
+        Where theta_1 and theta_2 come from. A scale of 0 fixes a block in that stage.
+    disagreement : callable, optional
+        C(theta) >= 0 of one theta, scalar. Give this or `residuals`.
+    residuals : callable or LinearResiduals, optional
+        r(theta) of one theta, shape (m,), with C = |r|^2 / 2 (say in its docstring whether that
+        is a mean or a sum over questions). Residuals let Gauss-Newton algebra help; linear
+        ones under a Gaussian second stage give closed forms.
+    agreement_strength : float
+        lambda >= 0, nats per unit of C.
+    log_likelihood : callable, optional
+        L(theta) of one theta, nats, scalar. Give this or `observation`, or neither (null data).
+    observation : callable, optional
+        A NumPyro program of one theta whose sample sites are the data.
+    data : mapping from site name to array, optional
+        Observed values of the sites of `observation`.
+    heads : callable, optional
+        (theta, inputs) -> array of shape (2, question, ...): what the first and the second head
+        answer. Functionals, predictions and convergence in function space follow from it.
+    questions : mapping from name to inputs, optional
+        Sets of inputs whose answers are kept with every run.
+    labels : mapping from name to array, optional
+        True answers of sets in `questions`, 0 or 1, to tell how often each head is right.
+
+    Raises
+    ------
+    InvalidInput
+        If a value cannot be used; nothing has been compiled then.
+    """
+
+    def __init__(
+        self,
+        theta_0: PyTree,
+        first_stage: Stage,
+        second_stage: Stage,
+        *,
+        disagreement: Callable[[PyTree], Array] | None = None,
+        residuals: Callable[[PyTree], Array] | None = None,
+        agreement_strength: float = 1.0,
+        log_likelihood: Callable[[PyTree], Array] | None = None,
+        observation: Callable[[PyTree], Any] | None = None,
+        data: Mapping[str, ArrayLike] | None = None,
+        heads: Callable[[PyTree, Any], Array] | None = None,
+        questions: Mapping[str, Any] | None = None,
+        labels: Mapping[str, ArrayLike] | None = None,
+    ):
+        self.space = ParameterSpace(theta_0)
+        self.theta_0 = self.space.theta_0
+        self.first_stage = _bound(first_stage, self.space, "first_stage")
+        self.second_stage = _bound(second_stage, self.space, "second_stage")
+        self.agreement = self._make_agreement(disagreement, residuals, agreement_strength)
+        if log_likelihood is not None and observation is not None:
+            raise InvalidInput(
+                "log_likelihood", "observation as well", "one of log_likelihood and observation"
+            )
+        self.observation = observation
+        self.data = {name: jnp.asarray(value) for name, value in (data or {}).items()}
+        self._log_likelihood = log_likelihood
+        self.heads, self.questions = heads, dict(questions or {})
+        self.labels = {name: np.asarray(value) for name, value in (labels or {}).items()}
+        self._check_data()
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+        return self.space.dimension
+
+    @property
+    def is_null(self) -> bool:
+        """Whether there is no data, so that L = 0."""
+        return self._log_likelihood is None and not self.data
+
+    @cached_property
+    def moving_1(self) -> np.ndarray:
+        """Mask of the coordinates of theta_1 that are not constants, shape (d,)."""
+        return self.first_stage.free
+
+    @cached_property
+    def moving_2(self) -> np.ndarray:
+        """Mask of the coordinates of theta_2 that are not those of theta_1, shape (d,)."""
+        return self.second_stage.free
+
+    def disagreement(self, theta: PyTree) -> Float[Array, ""]:
+        """C of one theta, a pytree or a vector of shape (d,)."""
+        return self.agreement.disagreement(self.space.vector(theta))
+
+    def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
+        """L of one theta, a pytree or a vector of shape (d,), nats."""
+        theta = self.space.unravel(self.space.vector(theta))
+        if self._log_likelihood is not None:
+            return jnp.reshape(self._log_likelihood(theta), ())
+        if self.is_null:
+            return jnp.zeros((), self.space.origin.dtype)
+        return log_density(self._conditioned, (theta,), {}, {})[0]
+
+    def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
+        """Log likelihood of each observed answer, by site, nats; empty for a bare L."""
+        if not self.data:
+            return {}
+        theta = self.space.unravel(self.space.vector(theta))
+        trace = handlers.trace(self._conditioned).get_trace(theta)
+        return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in self.data}
+
+    def observe(self, theta_2: Float[Array, " d"]) -> None:
+        """Make the data's sample statements, given theta_2 (part of :func:`two_stage`)."""
+        if not self.moving_2.all():
+            # The support of theta_2 moves with theta_1 then; a deterministic site makes NumPyro
+            # replay the program instead of reusing the support of the first trace.
+            numpyro.deterministic("theta_2_fixed", theta_2[..., ~self.moving_2])
+        if self._log_likelihood is not None:
+            numpyro.factor("log_likelihood", self.log_likelihood(theta_2))
+        elif self.observation is not None:
+            self._conditioned(self.space.unravel(theta_2))
+
+    def answers(self, theta: PyTree, inputs: Any) -> Array:
+        """Both heads' answers of one theta, shape (2, question, ...).
+
+        Raises
+        ------
+        InvalidInput
+            If the model was given no `heads`.
+        """
+        if self.heads is None:
+            raise InvalidInput("heads", "None", "a callable (theta, inputs) -> (2, question, ...)")
+        return self.heads(self.space.unravel(self.space.vector(theta)), inputs)
+
+    def replace(self, **changes: Any) -> "TwoStageModel":
+        """Return a copy with some constructor arguments changed."""
+        arguments = {
+            "theta_0": self.theta_0,
+            "first_stage": self.first_stage,
+            "second_stage": self.second_stage,
+            "disagreement": self._given[0],
+            "residuals": self._given[1],
+            "agreement_strength": self.agreement.strength,
+            "log_likelihood": self._log_likelihood,
+            "observation": self.observation,
+            "data": self.data,
+            "heads": self.heads,
+            "questions": self.questions,
+            "labels": self.labels,
+        }
+        return TwoStageModel(**(arguments | changes))
+
+    def _conditioned(self, theta: PyTree) -> Any:
+        return handlers.condition(self.observation, data=self.data)(theta)
+
+    def _make_agreement(
+        self,
+        disagreement: Callable[[PyTree], Array] | None,
+        residuals: Callable[[PyTree], Array] | None,
+        strength: float,
+    ) -> Agreement:
+        self._given = (disagreement, residuals)
+        if (disagreement is None) == (residuals is None):
+            found = "neither" if disagreement is None else "both"
+            raise InvalidInput("disagreement", f"{found} of disagreement and residuals", "one")
+        if not (np.ndim(strength) == 0 and math.isfinite(strength) and strength >= 0):
+            raise InvalidInput("agreement_strength", strength, "a finite number >= 0")
+        unravel = self.space.unravel
+        linear = residuals if isinstance(residuals, LinearResiduals) else None
+        if linear is not None and linear.A.shape[1] != self.dimension:
+            raise InvalidInput("residuals", f"A of shape {linear.A.shape}", f"(m, {self.dimension})")
+
+        def of_vector(theta: Array) -> Array:
+            if residuals is None:
+                return disagreement(unravel(theta))  # type: ignore[misc]
+            return 0.5 * jnp.sum(residuals(unravel(theta)) ** 2)
+
+        self._check_disagreement(of_vector, residuals)
+        return Agreement(
+            strength=float(strength),
+            disagreement=of_vector,
+            second_stage=self.second_stage,
+            residuals=None if residuals is None else lambda theta: residuals(unravel(theta)),
+            linear=linear,
+        )
+
+    def _check_disagreement(
+        self, disagreement: Callable[[Array], Array], residuals: Callable | None
+    ) -> None:
+        if residuals is not None:
+            shape = jnp.shape(residuals(self.theta_0))
+            if len(shape) != 1 or shape[0] == 0:
+                raise InvalidInput("residuals", f"shape {shape} at theta_0", "shape (m,), m >= 1")
+        value = disagreement(self.space.origin)
+        if jnp.shape(value) != ():
+            raise InvalidInput("disagreement", f"shape {jnp.shape(value)} at theta_0", "a scalar")
+        if not np.isfinite(value) or value < 0:
+            raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
+
+    def _check_data(self) -> None:
+        if self._log_likelihood is not None:
+            shape = jnp.shape(self._log_likelihood(self.theta_0))
+            if shape != ():
+                raise InvalidInput("log_likelihood", f"shape {shape} at theta_0", "a scalar")
+        if self.observation is None:
+            if self.data:
+                raise InvalidInput("data", f"sites {sorted(self.data)}", "none without observation")
+        else:
+            self._check_sites()
+        if np.isnan(self.log_likelihood(self.theta_0)):
+            raise InvalidInput("log_likelihood", "NaN at theta_0", "a number of nats")
+
+    def _check_sites(self) -> None:
+        program = handlers.seed(self.observation, jax.random.key(0))
+        trace = handlers.trace(program).get_trace(self.theta_0)
+        sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+        for name, value in self.data.items():
+            if name not in sites:
+                raise InvalidInput("data", f"site {name!r}", f"the sample sites {sorted(sites)}")
+            expected = jnp.shape(sites[name]["value"])
+            if value.size == 0:
+                raise InvalidInput(f"data[{name!r}]", "no answers", "at least one")
+            if value.shape != expected:
+                raise InvalidInput(f"data[{name!r}]", f"shape {value.shape}", f"shape {expected}")
+            support = sites[name]["fn"].support
+            if not np.all(support(value)):
+                outside = value[~np.broadcast_to(support(value), value.shape)]
+                raise InvalidInput(f"data[{name!r}]", outside.ravel()[0], f"values in {support}")
+
+
+def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:
+    if not isinstance(stage, Stage):
+        raise InvalidInput(name, type(stage).__name__, "a GaussianStage or a LaplaceStage")
+    return stage.bind(space, f"{name}.scale")

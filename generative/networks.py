@@ -1,0 +1,172 @@
+"""A network with a world model and two heads that answer from it."""
+
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from generative.errors import InvalidInput
+
+
+class Affine(eqx.Module):
+    """x -> weight x + bias."""
+
+    weight: Float[Array, "out in"]
+    bias: Float[Array, " out"]
+
+    @classmethod
+    def zeros(cls, inputs: int, outputs: int) -> "Affine":
+        """Return an affine map with all parameters 0."""
+        return cls(jnp.zeros((outputs, inputs)), jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
+        """Map one input."""
+        return self.weight @ x + self.bias
+
+
+class WorldModel(eqx.Module):
+    """What happened (`scene`), and how a human would see it (`human`)."""
+
+    scene: Affine
+    human: Affine
+
+    def __call__(self, x: Float[Array, " in"]) -> tuple[Array, Array]:
+        """Return features of the scene and of the human's view of it."""
+        scene = jnp.tanh(self.scene(x))
+        return scene, jnp.tanh(self.human(scene))
+
+
+class IntendedHead(eqx.Module):
+    """Translate the scene itself into an answer; the costlier head."""
+
+    hidden: Affine
+    answer: Affine
+
+    def __call__(self, scene: Float[Array, " h"]) -> Float[Array, ""]:
+        """Logit of the answer yes."""
+        return self.answer(jnp.tanh(self.hidden(scene)))[0]
+
+
+class TwoHeadedNetwork(eqx.Module):
+    """World model, intended head and instrumental head, with logits for yes-or-no questions.
+
+    Parameters
+    ----------
+    world : WorldModel
+    intended : IntendedHead
+        Reads the scene.
+    instrumental : Affine
+        Reads the human part of the world model; the cheaper head.
+    """
+
+    world: WorldModel
+    intended: IntendedHead
+    instrumental: Affine
+
+    @classmethod
+    def zeros(cls, inputs: int, scene: int, human: int, hidden: int) -> "TwoHeadedNetwork":
+        """Return the network with all parameters 0, the initialisation theta_0.
+
+        Parameters
+        ----------
+        inputs, scene, human, hidden : int
+            Sizes of the input, the scene, the human part and the intended head's hidden layer.
+        """
+        sizes = {"inputs": inputs, "scene": scene, "human": human, "hidden": hidden}
+        for name, size in sizes.items():
+            if size < 1:
+                raise InvalidInput(name, size, "an integer >= 1")
+        return cls(
+            WorldModel(Affine.zeros(inputs, scene), Affine.zeros(scene, human)),
+            IntendedHead(Affine.zeros(scene, hidden), Affine.zeros(hidden, 1)),
+            Affine.zeros(human, 1),
+        )
+
+    def __call__(self, x: Float[Array, " in"]) -> Float[Array, "2"]:
+        """Logits of the intended and of the instrumental head, for one input."""
+        scene, human = self.world(x)
+        return jnp.stack([self.intended(scene), self.instrumental(human)[0]])
+
+
+def logits(network: TwoHeadedNetwork, inputs: Float[Array, "n in"]) -> Float[Array, "2 n"]:
+    """Both heads' logits on a batch of inputs."""
+    return jax.vmap(network, out_axes=1)(inputs)
+
+
+def heads(network: TwoHeadedNetwork, inputs: Float[Array, "n in"]) -> Float[Array, "2 n"]:
+    """Both heads' probabilities of yes on a batch of inputs."""
+    return jax.nn.sigmoid(logits(network, inputs))
+
+
+def hellinger_residuals(
+    network: TwoHeadedNetwork, inputs: Float[Array, "n in"]
+) -> Float[Array, " 2n"]:
+    """Residuals with |r|^2 / 2 = the *mean* over questions of the squared Hellinger distance.
+
+    The distance is that between the two heads' answer distributions, in [0, 1]. Square roots of
+    probabilities are smooth in the logits and make C a sum of squares, as Gauss-Newton wants.
+    """
+    first, second = logits(network, inputs)
+
+    def root(logit: Array) -> Array:
+        return jnp.exp(0.5 * jax.nn.log_sigmoid(logit))
+
+    difference = jnp.concatenate([root(first) - root(second), root(-first) - root(-second)])
+    return difference / inputs.shape[0] ** 0.5
+
+
+def rescale(scales: PyTree, factor: float) -> PyTree:
+    """Return all scales times a factor."""
+    return jax.tree.map(lambda s: factor * s, scales)
+
+
+def stage_scales(
+    network: TwoHeadedNetwork,
+    first: float,
+    second: float,
+    setting: Literal["uniform", "split"] = "uniform",
+) -> tuple[PyTree, PyTree]:
+    """Scales per parameter for both stages, `first` and `second` times fan-in^(-1/2).
+
+    Parameters
+    ----------
+    network : TwoHeadedNetwork
+    first, second : float
+        Scales of a parameter with one input.
+    setting : {"uniform", "split"}
+        *uniform*: every parameter moves in both stages. *split*: the heads and half of the
+        scene's units are drawn in stage 1, the other half and the human part in stage 2.
+    """
+    if setting not in ("uniform", "split"):
+        raise InvalidInput("setting", repr(setting), "uniform or split")
+
+    def by_fan_in(affine: Affine) -> Affine:
+        # Plain NumPy: scales are constants of the model, not parameters.
+        fan_in = affine.weight.shape[1]
+        weight = np.full(affine.weight.shape, fan_in**-0.5)
+        return Affine(weight, np.full(affine.bias.shape, fan_in**-0.5))  # type: ignore[arg-type]
+
+    def is_affine(node: object) -> bool:
+        return isinstance(node, Affine)
+
+    base = jax.tree.map(by_fan_in, network, is_leaf=is_affine)
+    if setting == "uniform":
+        return rescale(base, first), rescale(base, second)
+    in_first = jax.tree.map(np.ones_like, base)
+    early = np.arange(network.world.scene.bias.size) < network.world.scene.bias.size / 2
+    in_first = eqx.tree_at(
+        lambda t: (t.world.scene.weight, t.world.scene.bias, t.world.human),
+        in_first,
+        (
+            in_first.world.scene.weight * early[:, None],
+            1.0 * early,
+            jax.tree.map(np.zeros_like, in_first.world.human),
+        ),
+    )
+    return (
+        jax.tree.map(lambda s, one: first * s * one, base, in_first),
+        jax.tree.map(lambda s, one: second * s * (1 - one), base, in_first),
+    )

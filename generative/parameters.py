@@ -1,0 +1,141 @@
+"""The parameter space: a pytree seen as one vector, with names for its coordinates."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from generative.errors import InvalidInput
+
+
+class ParameterSpace:
+    """Pytrees with the structure of `theta_0`, as vectors of length `dimension`.
+
+    Parameters
+    ----------
+    theta_0 : pytree of float arrays
+        The initialisation of the network (dimensionless).
+
+    Raises
+    ------
+    InvalidInput
+        If `theta_0` has no numbers, or a leaf that is not floating or not finite.
+    """
+
+    def __init__(self, theta_0: PyTree):
+        leaves = jax.tree.leaves(theta_0)
+        if sum(np.size(leaf) for leaf in leaves) == 0:
+            raise InvalidInput("theta_0", "no parameters", "a pytree with at least one number")
+        for leaf in leaves:
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise InvalidInput("theta_0", f"dtype {jnp.result_type(leaf)}", "float arrays")
+            if not np.all(np.isfinite(leaf)):
+                raise InvalidInput("theta_0", "NaN or infinity", "finite numbers")
+        self.theta_0 = jax.tree.map(jnp.asarray, theta_0)
+        self.origin, self.unravel = ravel_pytree(self.theta_0)
+        self.dimension = int(self.origin.size)
+        self._shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(self.theta_0)]
+        self._structure = jax.tree.structure(self.theta_0)
+
+    def vector(self, theta: PyTree, name: str = "theta") -> Float[Array, "*batch d"]:
+        """Vector form of a pytree or a vector; leading axes, shared by all leaves, are a batch.
+
+        Raises
+        ------
+        InvalidInput
+            If `theta` is neither a vector of length d nor a pytree like `theta_0`.
+        """
+        shape = np.shape(theta) if isinstance(theta, jax.Array | np.ndarray) else ()
+        is_theta_0_itself = self._structure.num_leaves == 1 and shape == self._shapes[0]
+        if shape[-1:] == (self.dimension,) and not is_theta_0_itself:
+            return jnp.asarray(theta, self.origin.dtype)
+        if jax.tree.structure(theta) != self._structure:
+            raise InvalidInput(
+                name,
+                f"shape {jnp.shape(theta)}" if hasattr(theta, "shape") else type(theta).__name__,
+                f"a pytree like theta_0, or vectors whose last axis is {self.dimension}",
+            )
+        leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(theta)]
+        batches = set()
+        for leaf, shape in zip(leaves, self._shapes, strict=True):
+            split = leaf.ndim - len(shape)
+            if split < 0 or leaf.shape[split:] != shape:
+                raise InvalidInput(name, f"a leaf of shape {leaf.shape}", f"shape {shape}")
+            batches.add(leaf.shape[:split])
+        if len(batches) != 1:
+            raise InvalidInput(name, f"leading axes {sorted(batches)}", "one batch for all leaves")
+        (batch,) = batches
+        flat = [leaf.reshape(*batch, -1).astype(self.origin.dtype) for leaf in leaves]
+        return jnp.concatenate(flat, axis=-1)
+
+    def expand(self, prefix: PyTree, name: str) -> np.ndarray:
+        """One non-negative number per coordinate, from a number or a pytree prefix.
+
+        Returns
+        -------
+        ndarray, shape (d,)
+            In the units of the parameters.
+
+        Raises
+        ------
+        InvalidInput
+            If the prefix does not match `theta_0`, or a number is negative or not finite.
+        """
+        if isinstance(prefix, jax.Array | np.ndarray) and np.shape(prefix) == (self.dimension,):
+            values = np.asarray(prefix, float)
+        else:
+            values = self._expand_prefix(prefix, name)
+        if not np.all(np.isfinite(values)) or np.any(values < 0):
+            bad = values[~np.isfinite(values) | (values < 0)][0]
+            raise InvalidInput(name, bad, "finite numbers >= 0")
+        return values
+
+    def _expand_prefix(self, prefix: PyTree, name: str) -> np.ndarray:
+        def fill(scale: Any, subtree: PyTree) -> PyTree:
+            def one(leaf: Array) -> np.ndarray:
+                if np.ndim(scale) and np.shape(scale) != jnp.shape(leaf):
+                    raise InvalidInput(
+                        name, f"shape {np.shape(scale)}", f"a number or shape {jnp.shape(leaf)}"
+                    )
+                return np.broadcast_to(np.asarray(scale, float), jnp.shape(leaf)).ravel()
+
+            return jax.tree.map(one, subtree)
+
+        try:
+            filled = jax.tree.map(fill, prefix, self.theta_0)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InvalidInput):
+                raise
+            raise InvalidInput(
+                name, str(error).split("\n")[0], "a number or a pytree prefix of theta_0"
+            ) from None
+        return np.concatenate(jax.tree.leaves(filled))
+
+    @property
+    def names(self) -> list[str]:
+        """A name per coordinate, such as ``intended.weight[0,3]``."""
+        names = []
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.theta_0):
+            stem = jax.tree_util.keystr(path, simple=True, separator=".") or "theta"
+            if jnp.ndim(leaf) == 0:
+                names.append(stem)
+                continue
+            for index in np.ndindex(jnp.shape(leaf)):
+                names.append(f"{stem}[{','.join(map(str, index))}]")
+        return names
+
+    @property
+    def blocks(self) -> dict[str, slice]:
+        """The slice of the vector that each leaf occupies, by the leaf's name."""
+        blocks, start = {}, 0
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.theta_0):
+            stop = start + math.prod(jnp.shape(leaf))
+            blocks[jax.tree_util.keystr(path, simple=True, separator=".") or "theta"] = slice(
+                start, stop
+            )
+            start = stop
+        return blocks

@@ -1,0 +1,24 @@
+"""How the posterior is estimated: backends, kernels, log normalisers, results."""
+
+from inference.backends.base import Backend
+from inference.backends.hmc import HMC
+from inference.backends.rejection_gibbs import RejectionGibbs
+from inference.checks import Check
+from inference.estimate import Estimate
+from inference.infer import infer
+from inference.loop import NonFiniteState
+from inference.normalizer.ladder import log_normalizer
+from inference.run import Result, Run
+
+__all__ = [
+    "HMC",
+    "Backend",
+    "Check",
+    "Estimate",
+    "NonFiniteState",
+    "RejectionGibbs",
+    "Result",
+    "Run",
+    "infer",
+    "log_normalizer",
+]

@@ -1,0 +1,1 @@
+"""One backend a file; each is a configuration that knows how to draw."""

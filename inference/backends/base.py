@@ -1,0 +1,102 @@
+"""What every backend is: a validated configuration, and a way to draw from the posterior."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from generative import InvalidInput, TwoStageModel
+from inference.checks import Check
+from inference.doubling import Doubling
+
+ChainMethod = Literal["vectorized", "sequential", "sharded"]
+
+
+@dataclass
+class Draws:
+    """What a backend hands to :func:`inference.infer`.
+
+    Attributes
+    ----------
+    values : dict
+        `theta_1`, `theta_2`, shape (chain, draw, d), and statistics, shape (chain, draw).
+    checks : list of Check
+        The backend's own, beside those on chains.
+    doubling : Doubling or None
+    notes : list of str
+    tuning : dict
+        Every choice that warm-up made, for the configuration attribute.
+    exhausted : bool
+        Whether a budget ran out, so that the draws must not be used.
+    """
+
+    values: dict[str, np.ndarray]
+    checks: list[Check] = field(default_factory=list)
+    doubling: Doubling | None = None
+    notes: list[str] = field(default_factory=list)
+    tuning: dict[str, Any] = field(default_factory=dict)
+    exhausted: bool = False
+
+
+class Backend(BaseModel):
+    """Base of the backends' configurations.
+
+    Raises
+    ------
+    InvalidInput
+        On construction, if a field is unknown or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join([type(self).__name__, *map(str, first["loc"])])
+            found = "an unknown field" if first["type"] == "extra_forbidden" else first["input"]
+            allowed = first["msg"]
+            if first["type"] == "extra_forbidden":
+                allowed = ", ".join(type(self).model_fields)
+            raise InvalidInput(name, repr(found), allowed) from None
+
+    @abstractmethod
+    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+        """Draw from the posterior of a model."""
+
+
+def place(
+    step: Callable[[PyTree], PyTree], state: PyTree, method: ChainMethod, num_chains: int
+) -> tuple[Callable[[PyTree], PyTree], PyTree]:
+    """Lay the chains out: all at once, one after the other, or over all devices.
+
+    Parameters
+    ----------
+    step : callable
+        Works on one chain and on a batch of chains.
+    state : pytree
+        Leading axis: chains.
+    method : {"vectorized", "sequential", "sharded"}
+    num_chains : int
+
+    Raises
+    ------
+    InvalidInput
+        If the chains do not divide over the devices.
+    """
+    if method == "sequential":
+        return lambda batch: jax.lax.map(step, batch), state
+    if method == "sharded":
+        num_devices = jax.device_count()
+        if num_chains % num_devices:
+            raise InvalidInput("num_chains", num_chains, f"a multiple of {num_devices} devices")
+        mesh = jax.make_mesh((num_devices,), ("chain",))
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("chain"))
+        return step, jax.device_put(state, sharding)
+    return step, state

@@ -1,0 +1,248 @@
+"""Hamiltonian Monte Carlo: NUTS where log Z is known, transported exchange where it is not."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+from numpyro.infer import NUTS
+from pydantic import Field
+
+from generative import TwoStageModel, two_stage
+from inference.backends.base import Backend, ChainMethod, Draws, place
+from inference.checks import Check, check_divergences
+from inference.doubling import compare
+from inference.functionals import functionals
+from inference.kernels.density import log_joint
+from inference.kernels.exchange import ExchangeState, TransportedExchange
+from inference.kernels.joint import ExchangeHMC
+from inference.kernels.negative import NegativeSampler, PersistentNegative, RejectionNegative
+from inference.loop import Loop
+from inference.normalizer.ladder import log_normalizer
+
+_MAX_FAILURE_RATE = 1e-3
+# Rejection is affordable where it needs at most about this many proposals a draw.
+_AFFORDABLE_TRIES = 300.0
+_NUM_PILOT_POINTS = 64
+
+
+class HMC(Backend):
+    """Markov chains by Hamiltonian Monte Carlo.
+
+    Where log Z(theta_1) has a closed form this is NUTS on the program `two_stage`. Elsewhere
+    theta_2 moves by HMC, which needs no Z, and theta_1 by an exchange move whose negative samples
+    make the unknown Z cancel: exactly where they are drawn by rejection, else with the evidence
+    that doubling the moves per sample changes nothing.
+
+    Parameters
+    ----------
+    num_warmup, num_draws, num_chains : int
+        Per chain; draws after thinning.
+    thinning : int
+        Sweeps per draw.
+    kernel : {"auto", "nuts", "exchange", "joint"}
+        `auto` takes NUTS where log Z has a closed form, else `exchange` (moves on theta_1 and
+        theta_2 in turn). `joint` moves both by one trajectory.
+    negative : {"auto", "rejection", "persistent"}
+        `auto` takes rejection where a pilot finds it affordable.
+    num_moves : int
+        HMC moves per persistent negative sample.
+    rejection_cap : int
+        Proposals per negative sample, at most.
+    max_num_steps : int
+        Leapfrog steps per trajectory, at most.
+    target_acceptance : float
+        Of the exchange move.
+    doubling : bool
+        Whether to run the doubling check for persistent negative samples; it costs about as much
+        as the draws.
+    chain_method : {"vectorized", "sequential", "sharded"}
+    """
+
+    num_warmup: int = Field(800, ge=0)
+    num_draws: int = Field(1000, ge=4)
+    num_chains: int = Field(4, ge=1)
+    thinning: int = Field(1, ge=1)
+    kernel: Literal["auto", "nuts", "exchange", "joint"] = "auto"
+    negative: Literal["auto", "rejection", "persistent"] = "auto"
+    num_moves: int = Field(4, ge=1)
+    rejection_cap: int = Field(20_000, ge=1)
+    max_num_steps: int = Field(32, ge=1)
+    target_acceptance: float = Field(0.7, gt=0, lt=1)
+    doubling: bool = True
+    chain_method: ChainMethod = "vectorized"
+
+    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+        """Draw from the posterior; see :func:`inference.infer`."""
+        if self.kernel == "nuts" or (self.kernel == "auto" and model.agreement.is_tractable):
+            return self._draw_nuts(model, key, progress)
+        sampler, note = self._negative_sampler(model)
+        draws = self._draw_exchange(model, sampler, key, progress)
+        failed = draws.exhausted and isinstance(sampler, RejectionNegative)
+        if failed and self.negative == "auto":
+            # The posterior prefers small Z, which the pilot under the prior may not have seen.
+            note = "rejection hit its cap in the posterior; negative samples are persistent instead"
+            draws = self._draw_exchange(
+                model, PersistentNegative(self.max_num_steps), key, progress
+            )
+        draws.notes.insert(0, note)
+        return draws
+
+    def _draw_nuts(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+        kernel = NUTS(two_stage)
+        keys = jax.random.split(key, self.num_chains)
+        state = kernel.init(keys, self.num_warmup, None, (model,), {})
+        constrain = kernel.postprocess_fn((model,), {})
+
+        def collect(state: Any) -> dict[str, jax.Array]:
+            sites = jax.vmap(constrain)(state.z)
+            theta = {name: sites[name] for name in ("theta_1", "theta_2")}
+            return theta | jax.vmap(lambda t: describe(model, **t))(theta) | {
+                "acceptance_rate": state.accept_prob,
+                "diverging": state.diverging,
+                "step_size": state.adapt_state.step_size,
+            }
+
+        step, state = place(
+            lambda s: kernel.sample(s, (model,), {}), state, "vectorized", self.num_chains
+        )
+        loop = Loop(step, collect, self.thinning, progress)
+        state, _ = loop.run(state, -(-self.num_warmup // self.thinning), "warm-up")
+        state, values = loop.run(state, self.num_draws, "draws")
+        return Draws(
+            values,
+            [check_divergences(values["diverging"])],
+            notes=["log Z(theta_1) has a closed form: NUTS on the program itself"],
+            tuning={"kernel": "nuts", "step_size": values["step_size"][:, -1].tolist()},
+        )
+
+    def _negative_sampler(self, model: TwoStageModel) -> tuple[NegativeSampler, str]:
+        persistent = PersistentNegative(self.max_num_steps)
+        if self.negative == "persistent":
+            return persistent, "negative samples are persistent, as requested"
+        rejection = RejectionNegative(self.rejection_cap)
+        if self.negative == "rejection":
+            return rejection, "negative samples are drawn by rejection, exactly, as requested"
+        tries = _pilot_tries(model)
+        if tries <= _AFFORDABLE_TRIES:
+            return rejection, (
+                f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
+                "each under the prior)"
+            )
+        return persistent, (
+            "negative samples are persistent: rejection would need more than "
+            f"{_AFFORDABLE_TRIES:.0f} proposals each"
+        )
+
+    def _draw_exchange(
+        self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, progress: bool
+    ) -> Draws:
+        kernel_class = ExchangeHMC if self.kernel == "joint" else TransportedExchange
+        kernel = kernel_class(
+            model,
+            sampler,
+            num_moves=self.num_moves,
+            max_num_steps=self.max_num_steps,
+            target_acceptance=self.target_acceptance,
+        )
+        keys = jax.random.split(key, self.num_chains)
+        state = jax.jit(lambda k: kernel.init(k, 0))(keys)
+        step, state = place(kernel.sample, state, self.chain_method, self.num_chains)
+        loop = Loop(step, collect_exchange, self.thinning, progress, kernel.get_diagnostics_str)
+        state = self._warm_up(kernel, loop, state)
+        state, values = loop.run(state, self.num_draws, "draws")
+        num_failed = int(np.max(np.asarray(state.num_failed)))
+        rate = num_failed / (self.num_draws * self.thinning)
+        checks = [
+            check_divergences(values["diverging"]),
+            Check(
+                "negative_samples",
+                rate <= _MAX_FAILURE_RATE,
+                f"{num_failed} rejection caps hit in a chain, rate at most {_MAX_FAILURE_RATE}; "
+                "raise rejection_cap or use negative=persistent",
+            ),
+        ]
+        draws = Draws(values, checks, tuning=_record(kernel, state), exhausted=not checks[1].passed)
+        if self.doubling and not sampler.is_exact:
+            self._double(model, loop, state, draws)
+        return draws
+
+    def _warm_up(self, kernel: TransportedExchange, loop: Loop, state: PyTree) -> PyTree:
+        """Adapt in three phases: flat metrics, curved metrics, and the better of the two."""
+        quarter = self.num_warmup // 4
+        lengths = [quarter, quarter, self.num_warmup - 2 * quarter]
+        adapt = jax.jit(kernel.adapt)
+        flat_tuning = None
+        for phase, length in enumerate(lengths):
+            iterations = -(-length // self.thinning)
+            state = state._replace(num_warmup=state.i + iterations * self.thinning)
+            state, values = loop.run(state, iterations, f"warm-up {phase + 1}/3")
+            if phase == 2 or iterations < 8:
+                continue
+            late = {n: jnp.asarray(values[n][:, iterations // 2 :]) for n in ("theta_2", "negative")}
+            tuning = state.tuning
+            state = adapt(state, late, flat_tuning)
+            flat_tuning = tuning
+        return state
+
+    def _double(
+        self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws
+    ) -> None:
+        doubled = state._replace(num_moves=2 * state.num_moves)
+        burn_in = max(1, self.num_draws // 10)
+        doubled, _ = loop.run(doubled, burn_in, "doubling, burn-in")
+        _, values = loop.run(doubled, self.num_draws, "doubling")
+        draws.doubling = compare(
+            functionals(model, draws.values), functionals(model, values), self.num_moves
+        )
+        draws.checks.append(draws.doubling.check)
+
+
+def describe(model: TwoStageModel, theta_1: jax.Array, theta_2: jax.Array) -> dict[str, jax.Array]:
+    """Statistics of one draw; log densities in nats."""
+    statistics = {
+        "lp": log_joint(model, theta_1, theta_2),
+        "disagreement": model.agreement.disagreement(theta_2),
+        "disagreement_theta_1": model.agreement.disagreement(theta_1),
+        "log_likelihood": model.log_likelihood(theta_2),
+    }
+    if model.agreement.log_normalizer is not None:
+        statistics["log_normalizer"] = model.agreement.log_normalizer(theta_1)
+    return statistics
+
+
+def collect_exchange(state: ExchangeState) -> dict[str, jax.Array]:
+    """What a sweep's state contributes to the tree."""
+    return state.z | {
+        "negative": state.negative,
+        "lp": state.lp,
+        "disagreement": state.disagreement,
+        "disagreement_theta_1": state.disagreement_theta_1,
+        "disagreement_negative": state.negative_disagreement,
+        "log_likelihood": state.log_likelihood,
+        "acceptance_rate": state.acceptance_rate,
+        "acceptance_rate_theta_2": state.acceptance_rate_2,
+        "diverging": state.diverging,
+        "step_size": state.tuning.step_2.value,
+    }
+
+
+def _pilot_tries(model: TwoStageModel) -> float:
+    """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
+    key = jax.random.key(0)
+    theta_1 = model.first_stage.around(model.space.origin).sample(key, (_NUM_PILOT_POINTS,))
+    estimate = log_normalizer(model, theta_1, "importance", 0, 0.5, 4096 * _NUM_PILOT_POINTS)
+    tries = np.exp(-np.asarray(estimate.value))
+    return float(np.max(np.where(np.isfinite(estimate.standard_error), tries, np.inf)))
+
+
+def _record(kernel: TransportedExchange, state: ExchangeState) -> dict[str, Any]:
+    tuning = state.tuning
+    return {
+        "kernel": type(kernel).__name__,
+        "negative": type(kernel.negative).__name__,
+        "step_theta_1": np.asarray(tuning.step_1.value).tolist(),
+        "step_theta_2": np.asarray(tuning.step_2.value).tolist(),
+        "step_negative": np.asarray(tuning.step_negative.value).tolist(),
+    }

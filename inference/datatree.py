@@ -1,0 +1,172 @@
+"""One function builds the result tree for all backends."""
+
+import importlib.metadata
+import json
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from generative import TwoStageModel
+from inference.checks import Check
+from inference.doubling import Doubling
+from inference.estimate import Estimate
+
+_HEADS = ["first", "second"]
+_VERSIONS = ("jax", "numpyro", "blackjax", "arviz", "xarray", "equinox")
+_MAX_ANSWER_DRAWS = 1000
+_BATCH = 250
+
+
+def answers(
+    model: TwoStageModel, theta_2: np.ndarray, max_draws: int = _MAX_ANSWER_DRAWS
+) -> dict[str, np.ndarray]:
+    """Both heads' answers to every set of questions, at evenly thinned draws.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    theta_2 : array, shape (chain, draw, d)
+    max_draws : int
+        Per chain.
+
+    Returns
+    -------
+    dict
+        Set name to array of shape (chain, draw, head, question, ...); empty without heads.
+    """
+    if model.heads is None or not model.questions:
+        return {}
+    num_chains, num_draws, dimension = theta_2.shape
+    kept = theta_2[:, :: max(1, num_draws // max_draws)]
+    flat = kept.reshape(-1, dimension)
+    both = jax.jit(
+        lambda thetas: jax.lax.map(
+            lambda t: {name: model.answers(t, q) for name, q in model.questions.items()},
+            thetas,
+            batch_size=_BATCH,
+        )
+    )
+    values = jax.tree.map(np.asarray, both(jnp.asarray(flat)))
+    return {
+        name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in values.items()
+    }
+
+
+def build_tree(
+    model: TwoStageModel,
+    draws: dict[str, np.ndarray],
+    *,
+    prior: dict[str, np.ndarray] | None,
+    posterior_answers: dict[str, np.ndarray],
+    checks: list[Check],
+    doubling: Doubling | None,
+    log_evidence: Estimate | None,
+    bits_saved: Estimate | None,
+    configuration: dict[str, Any],
+    notes: list[str],
+) -> xr.DataTree:
+    """Build the tree of a run.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    draws : dict
+        `theta_1` and `theta_2`, shape (chain, draw, d), and statistics, shape (chain, draw).
+    prior : dict, optional
+        `theta_1` and `theta_2` from the two-stage prior, shape (draw, d).
+    posterior_answers : dict
+        From :func:`answers`.
+    checks, doubling, log_evidence, bits_saved, configuration, notes
+        What the root attributes record.
+    """
+    parameters = ("theta_1", "theta_2")
+    groups: dict[str, dict[str, np.ndarray]] = {
+        "posterior": {name: draws[name] for name in parameters},
+        "sample_stats": {n: x for n, x in draws.items() if n not in (*parameters, "negative")},
+    }
+    dims: dict[str, list[str]] = {name: ["parameter"] for name in parameters}
+    if posterior_answers:
+        groups["posterior_predictive"] = posterior_answers
+    if prior is not None:
+        groups["prior"] = {name: x[None] for name, x in prior.items()}
+        prior_answers = answers(model, prior["theta_2"][None])
+        if prior_answers:
+            groups["prior_predictive"] = prior_answers
+    for name in model.questions:
+        dims[name] = ["head", f"question_{name}"]
+    log_likelihood = _answer_log_likelihood(model, draws["theta_2"])
+    if log_likelihood:
+        groups["log_likelihood"] = log_likelihood
+    if model.data:
+        groups["observed_data"] = {name: np.asarray(x) for name, x in model.data.items()}
+    constants = {f"label_{name}": label for name, label in model.labels.items()}
+    if constants:
+        groups["constant_data"] = constants
+        dims |= {f"label_{name}": [f"question_{name}"] for name in model.labels}
+    tree = az.from_dict(
+        groups,
+        coords={"parameter": model.space.names, "head": _HEADS},
+        dims=dims,
+        attrs={"/": _attributes(model, checks, log_evidence, bits_saved, configuration, notes)},
+    )
+    if doubling is not None:
+        tree["doubling"] = xr.DataTree(_doubling_dataset(doubling))
+    return tree
+
+
+def _answer_log_likelihood(model: TwoStageModel, theta_2: np.ndarray) -> dict[str, np.ndarray]:
+    if not model.data:
+        return {}
+    flat = jnp.asarray(theta_2.reshape(-1, theta_2.shape[-1]))
+    values = jax.jit(
+        lambda thetas: jax.lax.map(model.answer_log_likelihood, thetas, batch_size=_BATCH)
+    )(flat)
+    return {
+        name: np.asarray(value).reshape(*theta_2.shape[:2], *value.shape[1:])
+        for name, value in values.items()
+    }
+
+
+def _doubling_dataset(doubling: Doubling) -> xr.Dataset:
+    return xr.Dataset(
+        {
+            "mean": ("functional", doubling.mean),
+            "mean_doubled": ("functional", doubling.mean_doubled),
+            "z_score": ("functional", doubling.z_score),
+        },
+        coords={"functional": doubling.names},
+        attrs={"num_moves": doubling.num_moves},
+    )
+
+
+def _attributes(
+    model: TwoStageModel,
+    checks: list[Check],
+    log_evidence: Estimate | None,
+    bits_saved: Estimate | None,
+    configuration: dict[str, Any],
+    notes: list[str],
+) -> dict[str, Any]:
+    """Root attributes; netCDF takes no None, bool or dict, so unknown numbers are NaN."""
+    nan = float("nan")
+    evidence = (nan, nan) if log_evidence is None else (log_evidence.value, log_evidence.standard_error)
+    bits = (nan, nan)
+    if bits_saved is not None:
+        bits = (bits_saved.bits, bits_saved.standard_error / np.log(2))
+    return {
+        "log_evidence": evidence[0],
+        "log_evidence_se": evidence[1],
+        "bits_saved": bits[0],
+        "bits_saved_se": bits[1],
+        "configuration": json.dumps(configuration, sort_keys=True),
+        "seed": int(configuration.get("seed", 0)),
+        "dtype": str(model.space.origin.dtype),
+        "checks_passed": ", ".join(check.name for check in checks if check.passed),
+        "checks_failed": ", ".join(check.name for check in checks if not check.passed),
+        "notes": "\n".join(notes),
+        **{f"{name}_version": importlib.metadata.version(name) for name in _VERSIONS},
+    }

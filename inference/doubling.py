@@ -1,0 +1,64 @@
+"""Does doubling the moves per negative sample change anything beyond Monte Carlo error?"""
+
+from dataclasses import dataclass
+
+import arviz as az
+import numpy as np
+from scipy import stats
+
+from inference.checks import Check
+
+FALSE_ALARM_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """Means of functionals with K and with 2 K moves per negative sample.
+
+    Attributes
+    ----------
+    names : list of str
+    mean, mean_doubled : arrays
+    z_score : array
+        Difference over its Monte Carlo standard error.
+    num_moves : int
+        K.
+    """
+
+    names: list[str]
+    mean: np.ndarray
+    mean_doubled: np.ndarray
+    z_score: np.ndarray
+    num_moves: int
+
+    @property
+    def check(self) -> Check:
+        """Pass if no functional moved, at a family-wise false-alarm rate of 0.1 %."""
+        limit = stats.norm.isf(FALSE_ALARM_RATE / 2 / len(self.names))
+        worst = int(np.argmax(np.abs(self.z_score)))
+        passed = bool(np.all(np.abs(self.z_score) < limit))
+        message = (
+            f"{self.num_moves} to {2 * self.num_moves} moves per negative sample: largest |z| "
+            f"{abs(self.z_score[worst]):.2f} ({self.names[worst]}), below {limit:.2f}"
+        )
+        return Check("doubling", passed, message)
+
+
+def compare(
+    functionals: dict[str, np.ndarray], doubled: dict[str, np.ndarray], num_moves: int
+) -> Doubling:
+    """Compare scalar functionals, arrays of shape (chain, draw), of two runs."""
+    names = list(functionals)
+    pairs = [(_mean_and_error(functionals[n]), _mean_and_error(doubled[n])) for n in names]
+    mean = np.array([first[0] for first, _ in pairs])
+    mean_doubled = np.array([second[0] for _, second in pairs])
+    error = np.array([np.hypot(first[1], second[1]) for first, second in pairs])
+    z_score = np.where(error > 0, (mean_doubled - mean) / np.where(error > 0, error, 1), 0.0)
+    return Doubling(names, mean, mean_doubled, z_score, num_moves)
+
+
+def _mean_and_error(x: np.ndarray) -> tuple[float, float]:
+    """Mean, and the larger of the within-chain and the between-chain standard error."""
+    within = float(np.asarray(az.mcse(x)))
+    between = float(x.mean(axis=1).std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
+    return float(x.mean()), max(within, between)

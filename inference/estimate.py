@@ -1,0 +1,42 @@
+"""An estimate and how sure it is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number in nats with its standard error.
+
+    Attributes
+    ----------
+    value : float or array
+        Nats; an array for a batch.
+    standard_error : float or array
+        Nats; infinite where the method cannot tell.
+    lower, upper : float, array or None
+        Mathematical brackets, nats; not intervals.
+    method : str
+    num_evaluations : int
+        Evaluations of C and of its gradient; 0 for a closed form.
+    """
+
+    value: float | np.ndarray
+    standard_error: float | np.ndarray
+    lower: float | np.ndarray | None = None
+    upper: float | np.ndarray | None = None
+    method: str = ""
+    num_evaluations: int = 0
+
+    @property
+    def bits(self) -> float | np.ndarray:
+        """The value in bits."""
+        return self.value / np.log(2)
+
+    def __str__(self) -> str:
+        """Return the value with its error, in nats and bits, and the method."""
+        return (
+            f"{self.value:.3f} +- {self.standard_error:.3f} nats "
+            f"({self.bits:.3f} bits; {self.method})"
+        )

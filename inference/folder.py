@@ -1,0 +1,112 @@
+"""Run folders: config.json, summary.json, posterior.nc, manifest.json; written whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from generative import InvalidInput, TwoStageModel
+from inference.checks import Check
+from inference.estimate import Estimate
+from inference.run import Result, Run
+
+FILES = ("config.json", "summary.json", "posterior.nc")
+_MANIFEST = "manifest.json"
+
+
+def refuse_occupied(directory: Path) -> None:
+    """Refuse a folder that holds anything.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        found = f"{directory} holds another run or other files"
+        raise InvalidInput("directory", found, "a new or an empty folder")
+
+
+def save(run: Run, directory: Path) -> None:
+    """Write all files to a temporary folder beside the target, sync them, and rename it."""
+    refuse_occupied(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        config = json.loads(run.tree.attrs.get("configuration", "{}"))
+        _write_json(temporary / "config.json", config)
+        _write_json(temporary / "summary.json", summarize(run))
+        run.tree.to_netcdf(temporary / "posterior.nc", engine="h5netcdf")
+        _write_json(temporary / _MANIFEST, {name: _sha256(temporary / name) for name in FILES})
+        for path in temporary.iterdir():
+            _sync(path)
+        os.chmod(temporary, 0o755)
+        if directory.exists():
+            directory.rmdir()
+        temporary.rename(directory)
+        _sync(directory.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load(directory: Path, model: TwoStageModel | None = None) -> Run:
+    """Read a run folder after checking every file against the manifest."""
+    manifest_path = directory / _MANIFEST
+    if not manifest_path.is_file():
+        raise InvalidInput("directory", f"no {_MANIFEST} in {directory}", "a finished run folder")
+    try:
+        manifest = json.loads(manifest_path.read_text())
+    except json.JSONDecodeError:
+        raise InvalidInput("directory", f"a damaged {_MANIFEST}", "an intact run folder") from None
+    for name in FILES:
+        path = directory / name
+        if not path.is_file() or _sha256(path) != manifest.get(name):
+            raise InvalidInput("directory", f"a missing or damaged {name}", "an intact run folder")
+    summary = json.loads((directory / "summary.json").read_text())
+    with xr.open_datatree(directory / "posterior.nc", engine="h5netcdf") as opened:
+        tree = opened.load()
+
+    def estimate(name: str) -> Estimate | None:
+        return None if summary[name] is None else Estimate(**summary[name])
+
+    return Run(
+        tree,
+        Result(summary["result"]),
+        estimate("log_evidence"),
+        estimate("bits_saved"),
+        [Check(**check) for check in summary["checks"]],
+        summary["notes"],
+        model,
+    )
+
+
+def summarize(run: Run) -> dict[str, Any]:
+    """Everything but the draws, as JSON values."""
+    return {
+        "result": run.result.value,
+        "log_evidence": None if run.log_evidence is None else vars(run.log_evidence),
+        "bits_saved": None if run.bits_saved is None else vars(run.bits_saved),
+        "checks": [vars(check) for check in run.checks],
+        "notes": run.notes,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, default=float) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

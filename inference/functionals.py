@@ -1,0 +1,54 @@
+"""Scalar functionals of a draw: what a posterior over networks is judged by.
+
+A network's parameters have symmetries that its functions do not; convergence is therefore judged
+on what a draw *does*.
+"""
+
+import numpy as np
+
+from generative import TwoStageModel
+from inference.datatree import answers
+
+_PARAMETERS_JUDGED = 50
+
+
+def functionals(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Functionals of every draw, arrays of shape (chain, draw).
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    values : dict
+        As in :class:`~inference.backends.base.Draws`.
+    """
+    origin = np.asarray(model.space.origin)
+    result = {
+        name: values[name] for name in ("lp", "disagreement", "log_likelihood") if name in values
+    }
+    for name, start in (("theta_1", origin), ("theta_2", values["theta_1"])):
+        result[f"distance_{name}"] = np.sum((values[name] - start) ** 2, axis=-1)
+    if "disagreement_negative" in values:
+        result["disagreement_negative"] = values["disagreement_negative"]
+    for name, answer in answers(model, values["theta_2"]).items():
+        for index, head in enumerate(("first", "second")):
+            result[f"{head}_{name}"] = answer[:, :, index].reshape(*answer.shape[:2], -1).mean(-1)
+    return {name: x for name, x in result.items() if np.ptp(x) > 0}
+
+
+def judged(
+    model: TwoStageModel, values: dict[str, np.ndarray], answered: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return what convergence is judged on: C, L, the log joint, and answers or parameters.
+
+    Where the model has heads these are its answers, question by question; else the parameters
+    that are not constants (by design).
+    """
+    names = ["disagreement", "lp"] + ([] if model.is_null else ["log_likelihood"])
+    result = {name: values[name] for name in names if model.agreement.strength or name != "lp"}
+    if answered:
+        return result | {f"answers_{name}": answer for name, answer in answered.items()}
+    free = {"theta_1": model.moving_1, "theta_2": model.moving_1 | model.moving_2}
+    for name, mask in free.items():
+        if mask.any():
+            result[name] = values[name][..., mask]
+    return result

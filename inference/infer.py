@@ -1,0 +1,129 @@
+"""The one entry: a model and a backend in, a run out."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from generative import AgreementNotReached, InvalidInput, TwoStageModel, simulate
+from inference.backends.base import Backend
+from inference.checks import check_chains
+from inference.datatree import answers, build_tree
+from inference.folder import refuse_occupied
+from inference.functionals import judged
+from inference.precision import require_float64
+from inference.run import Result, Run
+from inference.saved import posterior_mean_cost
+
+_NUM_PRIOR_DRAWS = 500
+
+
+def infer(
+    model: TwoStageModel,
+    backend: Backend,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    directory: str | Path | None = None,
+    resume: bool = False,
+    provenance: dict[str, Any] | None = None,
+) -> Run:
+    """Estimate the posterior of (theta_1, theta_2).
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    backend : Backend
+        Such as ``HMC(num_draws=2000)``.
+    seed : int
+        Same seed, same device layout, same versions: the same bits.
+    progress : bool
+        Whether to show progress bars.
+    directory : path, optional
+        Where to write the run folder.
+    resume : bool
+        With a `directory` that holds a finished run, return that run instead of refusing.
+    provenance : dict, optional
+        JSON values to be kept in the configuration, such as a problem's name and options.
+
+    Returns
+    -------
+    Run
+        `run.result` tells whether the draws may be used.
+
+    Raises
+    ------
+    InvalidInput
+        If an argument cannot be used; nothing has been compiled then.
+    NonFiniteState
+        If a chain's log density became NaN or infinite, so that there are no draws to return.
+    """
+    if not isinstance(model, TwoStageModel):
+        raise InvalidInput("model", type(model).__name__, "a TwoStageModel")
+    if not isinstance(backend, Backend):
+        raise InvalidInput("backend", repr(backend), "a backend such as HMC()")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InvalidInput("seed", repr(seed), "an integer from 0 to 2**63 - 1")
+    require_float64("the bits saved")
+    if directory is not None:
+        directory = Path(directory)
+        if resume and (directory / "manifest.json").exists():
+            return Run.load(directory, model)
+        refuse_occupied(directory)
+    configuration = {
+        "backend": type(backend).__name__,
+        "options": backend.model_dump(),
+        "seed": seed,
+        **(provenance or {}),
+    }
+    run = _infer(model, backend, seed, progress, configuration)
+    if directory is not None:
+        run.save(directory)
+    return run
+
+
+def _infer(
+    model: TwoStageModel,
+    backend: Backend,
+    seed: int,
+    progress: bool,
+    configuration: dict[str, Any],
+) -> Run:
+    key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
+    draws = backend.draw(model, key_draw, progress)
+    answered = answers(model, draws.values["theta_2"])
+    checks = check_chains(judged(model, draws.values, answered)) + draws.checks
+    bits_saved = posterior_mean_cost(model, draws.values["theta_1"], key_cost)
+    prior, note = _prior(model, key_prior)
+    notes = [*draws.notes, *note, "log evidence: not estimated by this backend"]
+    tree = build_tree(
+        model,
+        draws.values,
+        prior=prior,
+        posterior_answers=answered,
+        checks=checks,
+        doubling=draws.doubling,
+        log_evidence=None,
+        bits_saved=bits_saved,
+        configuration=configuration | {"tuning": draws.tuning},
+        notes=notes,
+    )
+    result = Result.converged if all(check.passed for check in checks) else Result.not_converged
+    if draws.exhausted:
+        result = Result.budget_exhausted
+    return Run(tree, result, None, bits_saved, checks, notes, model)
+
+
+def _prior(
+    model: TwoStageModel, key: jax.Array
+) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+    """Exact draws from the two-stage prior where they can be had; else say why not."""
+    try:
+        draws = simulate(model, key, _NUM_PRIOR_DRAWS, cap=_PRIOR_CAP)
+    except AgreementNotReached:
+        return None, ["no prior draws: Z(theta_1) is too small for exact simulation by rejection"]
+    return {"theta_1": np.asarray(draws.theta_1), "theta_2": np.asarray(draws.theta_2)}, []
+
+
+_PRIOR_CAP = 2000

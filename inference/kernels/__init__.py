@@ -1,0 +1,1 @@
+"""Markov kernels, one move a file."""

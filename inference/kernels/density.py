@@ -1,0 +1,39 @@
+"""The log densities that the kernels share, in nats, of single parameter vectors."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from generative import TwoStageModel
+
+Vector = Float[Array, " d"]
+Scalar = Float[Array, ""]
+
+
+def log_first(model: TwoStageModel, theta_1: Vector) -> Scalar:
+    """Log p1(theta_1)."""
+    return model.first_stage.around(model.space.origin).log_prob(theta_1)
+
+
+def log_second(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
+    """Log p2(theta_2 | theta_1), on the coordinates that the second stage moves."""
+    return model.second_stage.around(theta_1).log_prob(theta_2)
+
+
+def log_agreeing(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
+    """Log f(theta_2 | theta_1) = log p2(theta_2 | theta_1) - lambda C(theta_2)."""
+    penalty = model.agreement.strength * model.agreement.disagreement(theta_2)
+    return log_second(model, theta_1, theta_2) - penalty
+
+
+def log_joint(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
+    """Log joint density of parameters and data, without - log Z(theta_1)."""
+    return (
+        log_first(model, theta_1)
+        + log_agreeing(model, theta_1, theta_2)
+        + model.log_likelihood(theta_2)
+    )
+
+
+def share(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Vector:
+    """theta_2 with the coordinates that the second stage fixes taken from theta_1."""
+    return jnp.where(model.moving_2, theta_2, theta_1)

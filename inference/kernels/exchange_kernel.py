@@ -1,0 +1,346 @@
+"""What the kernels that deal with an unknown Z(theta_1) by the exchange ratio have in common."""
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+from numpyro.infer.mcmc import MCMCKernel
+
+from generative import LinearGaussianAgreement, TwoStageModel
+from inference.kernels import step_size as step_sizes
+from inference.kernels import surrogate as surrogates
+from inference.kernels.conditional import FirstGivenSecond
+from inference.kernels.density import log_agreeing, log_joint, share
+from inference.kernels.negative import NegativeSampler, PersistentNegative
+from inference.kernels.step_size import StepSize
+from inference.normalizer.tempered_smc import anneal
+
+_TARGET_NEGATIVE = 0.8
+_NUM_PARTICLES = 64
+_NUM_CURVATURE_POINTS = 8
+# A curved metric must buy this much larger steps before it replaces the flat one.
+_WORTHWHILE = 1.5
+
+
+class Tuning(NamedTuple):
+    """What warm-up learns and sampling keeps fixed.
+
+    Attributes
+    ----------
+    transport : LinearGaussianAgreement
+        Surrogate of q(. | theta_1): the map T and the surrogate of log Z.
+    reference_1 : FirstGivenSecond
+        Reference of moves of theta_1.
+    metric_2, metric_negative : LinearGaussianAgreement
+        References of moves of theta_2 and of negative samples.
+    step_1, step_2, step_negative : StepSize
+    """
+
+    transport: LinearGaussianAgreement
+    reference_1: FirstGivenSecond
+    metric_2: LinearGaussianAgreement
+    metric_negative: LinearGaussianAgreement
+    step_1: StepSize
+    step_2: StepSize
+    step_negative: StepSize
+
+
+class ExchangeState(NamedTuple):
+    """State of one chain; `z` is the draw, `negative` the current negative sample.
+
+    Attributes
+    ----------
+    z : dict
+        theta_1 and theta_2, each of shape (d,).
+    negative : array, shape (d,)
+    rng_key : PRNG key
+    i, num_warmup, num_moves : int arrays
+        Iteration, length of warm-up, and HMC moves per negative sample.
+    tuning : Tuning
+    acceptance_rate, acceptance_rate_2 : float arrays
+        Of the exchange move and of the move of theta_2.
+    diverging : bool array
+    num_failed : int array
+        Negative samples that were not found, so far after warm-up.
+    lp, disagreement, log_likelihood, negative_disagreement, disagreement_theta_1 : float arrays
+        Log joint without -log Z (nats), C(theta_2), L(theta_2) (nats), C(w), C(theta_1).
+    """
+
+    z: dict[str, Float[Array, " d"]]
+    negative: Float[Array, " d"]
+    rng_key: jax.Array
+    i: Int[Array, ""]
+    num_warmup: Int[Array, ""]
+    num_moves: Int[Array, ""]
+    tuning: Tuning
+    acceptance_rate: Float[Array, ""]
+    acceptance_rate_2: Float[Array, ""]
+    diverging: Bool[Array, ""]
+    num_failed: Int[Array, ""]
+    lp: Float[Array, ""]
+    disagreement: Float[Array, ""]
+    log_likelihood: Float[Array, ""]
+    negative_disagreement: Float[Array, ""]
+    disagreement_theta_1: Float[Array, ""]
+
+
+class ExchangeKernel(MCMCKernel):
+    """Abstract: a sweep that ends in an accept step by the exchange ratio.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    negative : NegativeSampler
+        How negative samples are made; :class:`RejectionNegative` makes the kernel exact.
+    num_moves : int
+        Moves per negative sample, for a persistent one. Too few: w lags, theta_1 spreads.
+    max_num_steps : int
+        Leapfrog steps of one move of theta_2, at most.
+    target_acceptance : float
+        Of the exchange move.
+    transport : bool
+        False makes the plain exchange, T = identity, for comparison.
+    omit_normalizer : bool
+        True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
+    """
+
+    def __init__(
+        self,
+        model: TwoStageModel,
+        negative: NegativeSampler | None = None,
+        num_moves: int = 4,
+        max_num_steps: int = 32,
+        target_acceptance: float = 0.7,
+        transport: bool = True,
+        omit_normalizer: bool = False,
+    ):
+        self.model = model
+        self.negative = negative or PersistentNegative(max_num_steps)
+        self.num_moves = num_moves
+        self.max_num_steps = max_num_steps
+        self.target_acceptance = target_acceptance
+        self.transport = transport
+        self.omit_normalizer = omit_normalizer
+
+    sample_field = "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """Draws and divergences."""
+        return ("z", "diverging")
+
+    def get_diagnostics_str(self, state: ExchangeState) -> str:
+        """Return the acceptance rate of the exchange move, and C."""
+        return f"accept {state.acceptance_rate.mean():.2f}, C {state.disagreement.mean():.3g}"
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any = None,
+        model_args: tuple = (),
+        model_kwargs: dict | None = None,
+    ) -> ExchangeState:
+        """Start from an annealed draw of the two-stage prior; `rng_key` may be a batch."""
+        if rng_key.ndim:
+            return jax.vmap(lambda key: self._init(key, num_warmup))(rng_key)
+        return self._init(rng_key, num_warmup)
+
+    def sample(
+        self, state: ExchangeState, model_args: tuple = (), model_kwargs: dict | None = None
+    ) -> ExchangeState:
+        """Make one sweep of one chain or of a batch of chains."""
+        return jax.vmap(self._sweep)(state) if state.i.ndim else self._sweep(state)
+
+    def _init(self, rng_key: jax.Array, num_warmup: int) -> ExchangeState:
+        model = self.model
+        rng_key, key_1, key_2, key_fit = jax.random.split(rng_key, 4)
+        theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
+        particles = anneal(key_2, model, theta_1, _NUM_PARTICLES).particles
+        transport = surrogates.fit(
+            key_fit, model, surrogates.agreement_potential(model), particles, _NUM_CURVATURE_POINTS
+        )
+        dtype = theta_1.dtype
+        flat = surrogates.flat(model, surrogates.rank(model))
+        tuning = Tuning(
+            transport,
+            FirstGivenSecond(model, transport),
+            flat,
+            flat,
+            *(step_sizes.initial(0.3, dtype) for _ in range(3)),
+        )
+        zero, count = jnp.zeros((), dtype), jnp.zeros((), int)
+        state = ExchangeState(
+            z={"theta_1": theta_1, "theta_2": particles[0]},
+            negative=particles[1],
+            rng_key=rng_key,
+            i=count,
+            num_warmup=count + num_warmup,
+            num_moves=count + self.num_moves,
+            tuning=tuning,
+            acceptance_rate=zero,
+            acceptance_rate_2=zero,
+            diverging=jnp.zeros((), bool),
+            num_failed=count,
+            lp=zero,
+            disagreement=zero,
+            log_likelihood=zero,
+            negative_disagreement=zero,
+            disagreement_theta_1=zero,
+        )
+        return self._describe(state)
+
+    def adapt(
+        self, state: ExchangeState, draws: dict[str, Float[Array, "*chain n d"]], previous: Tuning | None
+    ) -> ExchangeState:
+        """Refit the surrogates to warm-up draws and restart the adaptation of step sizes.
+
+        Parameters
+        ----------
+        state : ExchangeState
+            Of one chain or of a batch of chains.
+        draws : dict
+            Warm-up draws of theta_2 and of the negative samples.
+        previous : Tuning, optional
+            The tuning of a warm-up phase with flat metrics. Given that, each curved metric of
+            `state` must have bought much larger steps than the flat one, or the flat one returns.
+        """
+        if state.i.ndim:
+            return jax.vmap(self._adapt)(state, draws, previous)
+        return self._adapt(state, draws, previous)
+
+    def _adapt(
+        self, state: ExchangeState, draws: dict[str, Array], previous: Tuning | None
+    ) -> ExchangeState:
+        model, tuning = self.model, state.tuning
+        key_1, key_2, rng_key = jax.random.split(state.rng_key, 3)
+        fits = [
+            surrogates.fit(key, model, potential, draws[name], _NUM_CURVATURE_POINTS)
+            for key, potential, name in (
+                (key_1, surrogates.agreement_potential(model), "negative"),
+                (key_2, surrogates.posterior_potential(model), "theta_2"),
+            )
+        ]
+        transport, metric_2 = fits
+        metric_negative = transport
+        if previous is not None:
+            metric_negative = _choose(
+                transport, tuning.step_negative, previous.metric_negative, previous.step_negative
+            )
+            metric_2 = _choose(metric_2, tuning.step_2, previous.metric_2, previous.step_2)
+        dtype = state.negative.dtype
+        return state._replace(
+            rng_key=rng_key,
+            tuning=Tuning(
+                transport,
+                FirstGivenSecond(model, transport),
+                metric_2,
+                metric_negative,
+                *(
+                    step_sizes.initial(step.value, dtype)
+                    for step in (tuning.step_1, tuning.step_2, tuning.step_negative)
+                ),
+            ),
+        )
+
+    def _describe(self, state: ExchangeState) -> ExchangeState:
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        return state._replace(
+            lp=log_joint(self.model, theta_1, theta_2),
+            disagreement=self.model.agreement.disagreement(theta_2),
+            log_likelihood=self.model.log_likelihood(theta_2),
+            negative_disagreement=self.model.agreement.disagreement(state.negative),
+            disagreement_theta_1=self.model.agreement.disagreement(theta_1),
+        )
+
+    @abstractmethod
+    def _sweep(self, state: ExchangeState) -> ExchangeState:
+        """Make one sweep of one chain."""
+
+    def _adapted(
+        self, state: ExchangeState, step: StepSize, rate: Array, target: float
+    ) -> StepSize:
+        is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
+        return step_sizes.update(step, rate, target, is_warmup, is_last)
+
+    def _negative(
+        self, key: jax.Array, state: ExchangeState, theta_1: Array, start: Array
+    ) -> tuple[Array, Array, Array]:
+        tuning = state.tuning
+        return self.negative(
+            key,
+            self.model,
+            theta_1,
+            start,
+            tuning.metric_negative,
+            tuning.step_negative.value,
+            state.num_moves,
+        )
+
+    def _carry(self, tuning: Tuning, w: Array, source: Array, target: Array) -> Array:
+        """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
+        if self.transport:
+            return w + tuning.transport.gain(target - source)
+        return share(self.model, target, w)
+
+    def _settle(
+        self,
+        key: jax.Array,
+        state: ExchangeState,
+        proposed_1: Array,
+        proposed_2: Array,
+        log_proposal: Array,
+    ) -> ExchangeState:
+        """Accept or reject a proposal by the exchange ratio, and renew the negative sample.
+
+        `log_proposal` is the log of the reverse over the forward proposal density.
+        """
+        model, tuning = self.model, state.tuning
+        key_negative, key_accept, key_keep = jax.random.split(key, 3)
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        fresh, rate, found = self._negative(
+            key_negative, state, proposed_1, self._carry(tuning, state.negative, theta_1, proposed_1)
+        )
+        log_accept = (
+            log_joint(model, proposed_1, proposed_2)
+            - log_joint(model, theta_1, theta_2)
+            + log_proposal
+        )
+        if not self.omit_normalizer:
+            carried = self._carry(tuning, fresh, proposed_1, theta_1)
+            log_accept += log_agreeing(model, theta_1, carried)
+            log_accept -= log_agreeing(model, proposed_1, fresh)
+        log_accept = jnp.where(found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
+        acceptance_rate = jnp.exp(jnp.minimum(log_accept, 0.0))
+        accept = -jax.random.exponential(key_accept, (), theta_1.dtype) < log_accept
+        kept = state.negative
+        if not self.negative.is_exact:
+            # After a rejection the old sample must move too, or it would remember what it refused.
+            kept, _, _ = self._negative(key_keep, state, theta_1, state.negative)
+        is_warmup = state.i < state.num_warmup
+        return state._replace(
+            z={
+                "theta_1": jnp.where(accept, proposed_1, theta_1),
+                "theta_2": jnp.where(accept, proposed_2, theta_2),
+            },
+            negative=jnp.where(accept, fresh, kept),
+            acceptance_rate=acceptance_rate,
+            num_failed=state.num_failed + jnp.where(found | is_warmup, 0, 1),
+            tuning=tuning._replace(
+                step_1=self._adapted(state, tuning.step_1, acceptance_rate, self.target_acceptance),
+                step_negative=self._adapted(state, tuning.step_negative, rate, _TARGET_NEGATIVE),
+            ),
+        )
+
+
+def _choose(
+    curved: LinearGaussianAgreement,
+    curved_step: StepSize,
+    flat: LinearGaussianAgreement,
+    flat_step: StepSize,
+) -> LinearGaussianAgreement:
+    """Return the curved metric where its steps were much larger than the flat one's."""
+    better = curved_step.value > _WORTHWHILE * flat_step.value
+    return jax.tree.map(lambda x, y: jnp.where(better, x, y), curved, flat)

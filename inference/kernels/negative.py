@@ -1,0 +1,97 @@
+"""Negative samples: draws w ~ q(. | theta_1) that stand in for Z(theta_1) in the exchange ratio."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from generative import LinearGaussianAgreement, TwoStageModel
+from generative.agreement import rejection_sample
+from inference.kernels.density import log_agreeing
+from inference.kernels.reference_hmc import reference_hmc
+
+
+@dataclass(frozen=True, eq=False)
+class NegativeSampler:
+    """How a negative sample under theta_1 is made."""
+
+    @property
+    @abstractmethod
+    def is_exact(self) -> bool:
+        """Whether the draw is exact and independent of `start`."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        start: Float[Array, " d"],
+        metric: LinearGaussianAgreement,
+        step_size: Float[Array, ""],
+        num_moves: Int[Array, ""],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
+        """Return w, the mean acceptance rate of its moves, and whether it was found."""
+
+
+@dataclass(frozen=True, eq=False)
+class RejectionNegative(NegativeSampler):
+    """Propose from p2(. | theta_1) until the heads agree: exact, at 1 / Z proposals.
+
+    Parameters
+    ----------
+    cap : int
+        Proposals after which the draw fails; the kernel counts that, and rejects the move.
+    """
+
+    cap: int = 20_000
+
+    @property
+    def is_exact(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+        draw, _ = rejection_sample(key, model.agreement, theta_1, self.cap)
+        found = jnp.isfinite(draw).all()
+        return jnp.where(found, draw, start), jnp.ones((), start.dtype), found
+
+
+@dataclass(frozen=True, eq=False)
+class PersistentNegative(NegativeSampler):
+    """Move the last negative sample by HMC under the new theta_1.
+
+    Approximate: w lags behind theta_1 when `num_moves` is small. That doubling `num_moves`
+    changes nothing is the evidence that it is enough.
+
+    Parameters
+    ----------
+    max_num_steps : int
+        Leapfrog steps of one move, at most.
+    """
+
+    max_num_steps: int = 32
+
+    @property
+    def is_exact(self) -> bool:
+        """False."""
+        return False
+
+    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+        def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            w, total = carry
+            w, info = reference_hmc(
+                jax.random.fold_in(key, index),
+                w,
+                lambda theta: log_agreeing(model, theta_1, theta),
+                metric,
+                metric.mean(theta_1),
+                step_size,
+                self.max_num_steps,
+            )
+            return w, total + info.acceptance_rate
+
+        w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
+        return w, total / num_moves, jnp.ones((), bool)

@@ -1,0 +1,292 @@
+"""Rejection Gibbs: exact moves on theta_1 by keeping the proposals that agreement rejected.
+
+Given theta_1, running the rejection sampler until it succeeds gives rejected proposals Y; with Y
+in the state, Z(theta_1) cancels and theta_1 given (theta_2, Y) is as if Y were more data:
+p1(theta_1) p2(theta_2 | theta_1) prod_y p2(y | theta_1). Exact for any C, at a cost of 1 / Z.
+
+V. Rao, L. Lin and D. Dunson, Biometrika 103 (2016), doi:10.1093/biomet/asw005.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+from numpyro.infer.mcmc import MCMCKernel
+
+from generative import GaussianStage, LaplaceStage, TwoStageModel
+from generative.agreement import rejection_sample
+from inference.kernels import step_size as step_sizes
+from inference.kernels import surrogate as surrogates
+from inference.kernels.density import log_agreeing, log_joint
+from inference.kernels.piecewise import sample_piecewise_exponential
+from inference.kernels.reference_hmc import reference_hmc
+from inference.kernels.step_size import StepSize
+
+_ROUND = 16
+_TARGET = 0.8
+
+
+class RejectionGibbsState(NamedTuple):
+    """State of one chain.
+
+    Attributes
+    ----------
+    z : dict
+        theta_1 and theta_2, each of shape (d,).
+    rng_key : PRNG key
+    i, num_warmup : int arrays
+    step_2, step_shared : StepSize
+        Of moves of theta_2 and of the coordinates that both stages share.
+    num_tries, num_capped : int arrays
+        Proposals of this sweep; sweeps after warm-up in which the cap was hit.
+    acceptance_rate, diverging, lp, disagreement, disagreement_theta_1, log_likelihood
+        As in :class:`~inference.kernels.exchange_kernel.ExchangeState`.
+    """
+
+    z: dict[str, Float[Array, " d"]]
+    rng_key: jax.Array
+    i: Int[Array, ""]
+    num_warmup: Int[Array, ""]
+    step_2: StepSize
+    step_shared: StepSize
+    num_tries: Int[Array, ""]
+    num_capped: Int[Array, ""]
+    acceptance_rate: Float[Array, ""]
+    diverging: Bool[Array, ""]
+    lp: Float[Array, ""]
+    disagreement: Float[Array, ""]
+    disagreement_theta_1: Float[Array, ""]
+    log_likelihood: Float[Array, ""]
+
+
+class RejectionGibbsKernel(MCMCKernel):
+    """HMC on theta_2; theta_1 given theta_2 and the rejected proposals.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    cap : int
+        Proposals per sweep, at most. A sweep that hits it keeps theta_1 and is counted: it
+        would target another distribution, so a run with many of them must not be used.
+    max_num_steps : int
+        Leapfrog steps of one move of theta_2, at most.
+    """
+
+    sample_field = "z"
+
+    def __init__(self, model: TwoStageModel, cap: int = 2000, max_num_steps: int = 32):
+        self.model, self.cap, self.max_num_steps = model, cap, max_num_steps
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """Draws and divergences."""
+        return ("z", "diverging")
+
+    def get_diagnostics_str(self, state: RejectionGibbsState) -> str:
+        """Return the number of proposals, and C."""
+        return f"tries {state.num_tries.mean():.0f}, C {state.disagreement.mean():.3g}"
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any = None,
+        model_args: tuple = (),
+        model_kwargs: dict | None = None,
+    ) -> RejectionGibbsState:
+        """Start from an exact draw of the two-stage prior; `rng_key` may be a batch."""
+        if rng_key.ndim:
+            return jax.vmap(lambda key: self._init(key, num_warmup))(rng_key)
+        return self._init(rng_key, num_warmup)
+
+    def sample(
+        self, state: RejectionGibbsState, model_args: tuple = (), model_kwargs: dict | None = None
+    ) -> RejectionGibbsState:
+        """Make one sweep of one chain or of a batch of chains."""
+        return jax.vmap(self._sweep)(state) if state.i.ndim else self._sweep(state)
+
+    def _init(self, rng_key: jax.Array, num_warmup: int) -> RejectionGibbsState:
+        model = self.model
+        rng_key, key_1, key_2 = jax.random.split(rng_key, 3)
+        theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
+        theta_2, _ = rejection_sample(key_2, model.agreement, theta_1, 50 * self.cap)
+        dtype = theta_1.dtype
+        zero, count = jnp.zeros((), dtype), jnp.zeros((), int)
+        state = RejectionGibbsState(
+            z={"theta_1": theta_1, "theta_2": jnp.where(jnp.isfinite(theta_2), theta_2, theta_1)},
+            rng_key=rng_key,
+            i=count,
+            num_warmup=count + num_warmup,
+            step_2=step_sizes.initial(0.3, dtype),
+            step_shared=step_sizes.initial(0.3, dtype),
+            num_tries=count,
+            num_capped=count,
+            acceptance_rate=zero,
+            diverging=jnp.zeros((), bool),
+            lp=zero,
+            disagreement=zero,
+            disagreement_theta_1=zero,
+            log_likelihood=zero,
+        )
+        return self._describe(state)
+
+    def _describe(self, state: RejectionGibbsState) -> RejectionGibbsState:
+        model, theta_1, theta_2 = self.model, state.z["theta_1"], state.z["theta_2"]
+        return state._replace(
+            lp=log_joint(model, theta_1, theta_2),
+            disagreement=model.agreement.disagreement(theta_2),
+            disagreement_theta_1=model.agreement.disagreement(theta_1),
+            log_likelihood=model.log_likelihood(theta_2),
+        )
+
+    def _sweep(self, state: RejectionGibbsState) -> RejectionGibbsState:
+        rng_key, key_2, key_y, key_1, key_shared = jax.random.split(state.rng_key, 5)
+        state = state._replace(rng_key=rng_key)
+        model = self.model
+        if model.moving_2.any():
+            state = self._move_second(key_2, state)
+        if model.moving_1.any():
+            rejected, count, capped = self._rejected(key_y, state.z["theta_1"])
+            moved = self._move_first(key_1, state, rejected, count)
+            if (model.moving_1 & ~model.moving_2).any():
+                moved = self._move_shared(key_shared, moved, rejected, count)
+            state = jax.tree.map(
+                lambda new, old: jnp.where(capped, old, new), moved, state
+            )._replace(
+                num_tries=count + 1,
+                num_capped=state.num_capped + jnp.where(capped & (state.i >= state.num_warmup), 1, 0),
+            )
+        return self._describe(state._replace(i=state.i + 1))
+
+    def _move_second(self, key: jax.Array, state: RejectionGibbsState) -> RejectionGibbsState:
+        model, theta_1 = self.model, state.z["theta_1"]
+        theta_2, info = reference_hmc(
+            key,
+            state.z["theta_2"],
+            lambda theta: log_agreeing(model, theta_1, theta) + model.log_likelihood(theta),
+            surrogates.flat(model),
+            theta_1,
+            state.step_2.value,
+            self.max_num_steps,
+        )
+        return state._replace(
+            z={"theta_1": theta_1, "theta_2": theta_2},
+            acceptance_rate=info.acceptance_rate,
+            diverging=info.diverging,
+            step_2=self._adapted(state, state.step_2, info.acceptance_rate),
+        )
+
+    def _adapted(self, state: RejectionGibbsState, step: StepSize, rate: Array) -> StepSize:
+        is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
+        return step_sizes.update(step, rate, _TARGET, is_warmup, is_last)
+
+    def _rejected(self, key: jax.Array, theta_1: Array) -> tuple[Array, Array, Array]:
+        """Return rejected proposals (padded), their number, and whether the cap was hit."""
+        agreement = self.model.agreement
+        proposal = agreement.second_stage.around(theta_1)
+        size = -(-self.cap // _ROUND) * _ROUND
+
+        def one_round(carry: tuple) -> tuple:
+            key, buffer, count, _ = carry
+            key, key_draw, key_keep = jax.random.split(key, 3)
+            draws = proposal.sample(key_draw, (_ROUND,))
+            log_keep = -agreement.strength * jax.vmap(agreement.disagreement)(draws)
+            log_uniform = -jax.random.exponential(key_keep, log_keep.shape, log_keep.dtype)
+            agreed = log_uniform < log_keep
+            buffer = jax.lax.dynamic_update_slice(buffer, draws, (count, jnp.zeros_like(count)))
+            count += jnp.where(agreed.any(), jnp.argmax(agreed), _ROUND)
+            return key, buffer, count, agreed.any()
+
+        start = (
+            key,
+            jnp.zeros((size, self.model.dimension), theta_1.dtype),
+            jnp.zeros((), int),
+            jnp.zeros((), bool),
+        )
+        _, buffer, count, done = jax.lax.while_loop(
+            lambda carry: ~carry[3] & (carry[2] <= size - _ROUND), one_round, start
+        )
+        return buffer, count, ~done
+
+    def _move_first(
+        self, key: jax.Array, state: RejectionGibbsState, rejected: Array, count: Array
+    ) -> RejectionGibbsState:
+        """Draw the coordinates of theta_1 that both stages move, given theta_2 and Y."""
+        model, dtype = self.model, rejected.dtype
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        present = jnp.arange(len(rejected)) < count
+        first, second = model.first_stage, model.second_stage
+        s1 = jnp.where(first.free, jnp.asarray(first.scale, dtype), 1)
+        s2 = jnp.where(second.free, jnp.asarray(second.scale, dtype), 1)
+        stages = (first, second)
+        if all(isinstance(stage, GaussianStage) for stage in stages):
+            precision = 1 / s1**2 + (count + 1) / s2**2
+            total = theta_2 + jnp.where(present[:, None], rejected, 0).sum(axis=0)
+            mean = (model.space.origin / s1**2 + total / s2**2) / precision
+            draw = mean + jax.random.normal(key, mean.shape, dtype) / jnp.sqrt(precision)
+        else:
+            draw = self._draw_piecewise(key, rejected, present, theta_2, s1, s2)
+        moves = model.moving_1 & model.moving_2
+        return state._replace(z=state.z | {"theta_1": jnp.where(moves, draw, theta_1)})
+
+    def _draw_piecewise(
+        self, key: jax.Array, rejected: Array, present: Array, theta_2: Array, s1: Array, s2: Array
+    ) -> Array:
+        """Laplace stages put kinks at the centres; between kinks the density is Gaussian times exp."""
+        model = self.model
+        laplace = [isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)]
+        origin = model.space.origin[None]
+        others = jnp.concatenate([theta_2[None], rejected])
+        is_other = jnp.concatenate([jnp.ones(1, bool), present])[:, None]
+        centres = jnp.concatenate([origin, others])
+        zeros = jnp.zeros_like(others)
+        slopes = jnp.concatenate(
+            [
+                (1 / s1)[None] if laplace[0] else jnp.zeros_like(origin),
+                jnp.where(is_other, 1 / s2, 0) if laplace[1] else zeros,
+            ]
+        )
+        precisions = jnp.concatenate(
+            [
+                jnp.zeros_like(origin) if laplace[0] else (1 / s1**2)[None],
+                zeros if laplace[1] else jnp.where(is_other, 1 / s2**2, 0),
+            ]
+        )
+        keys = jax.random.split(key, model.dimension)
+        return jax.vmap(sample_piecewise_exponential, (0, 1, 1, 1))(
+            keys, centres, slopes, precisions
+        )
+
+    def _move_shared(
+        self, key: jax.Array, state: RejectionGibbsState, rejected: Array, count: Array
+    ) -> RejectionGibbsState:
+        """Move coordinates that theta_2 takes from theta_1 by a random walk along their prior.
+
+        Their conditional given Y holds the probability that each of Y is rejected, which depends
+        on them: p1 exp(-lambda C + L)(theta_2) prod_y (1 - exp(-lambda C(y))).
+        """
+        model, agreement = self.model, self.model.agreement
+        key_step, key_accept = jax.random.split(key)
+        shared = jnp.asarray(model.moving_1 & ~model.moving_2)
+        present = jnp.arange(len(rejected)) < count
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+
+        def log_density(theta_1: Array) -> Array:
+            penalties = jax.vmap(agreement.disagreement)(jnp.where(shared, theta_1, rejected))
+            refused = jnp.log(-jnp.expm1(-agreement.strength * penalties))
+            both = jnp.where(shared, theta_1, theta_2)
+            return log_joint(model, theta_1, both) + jnp.sum(jnp.where(present, refused, 0))
+
+        spread = jnp.sqrt(jnp.asarray(model.first_stage.variance, theta_1.dtype))
+        noise = jax.random.normal(key_step, theta_1.shape, theta_1.dtype)
+        proposed = theta_1 + jnp.where(shared, state.step_shared.value * spread * noise, 0)
+        log_accept = log_density(proposed) - log_density(theta_1)
+        log_accept = jnp.where(jnp.isnan(log_accept), -jnp.inf, log_accept)
+        accept = -jax.random.exponential(key_accept, (), theta_1.dtype) < log_accept
+        theta_1 = jnp.where(accept, proposed, theta_1)
+        is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
+        rate = jnp.exp(jnp.minimum(log_accept, 0.0))
+        step = step_sizes.update(state.step_shared, rate, 0.4, is_warmup, is_last)
+        z = {"theta_1": theta_1, "theta_2": jnp.where(shared, theta_1, theta_2)}
+        return state._replace(z=z, step_shared=step)

@@ -1,0 +1,45 @@
+"""Step sizes that adapt to an acceptance rate during warm-up, by dual averaging."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+from numpyro.infer.hmc_util import dual_averaging
+
+_init, _update = dual_averaging()
+LARGEST_ANGLE = jnp.pi / 2
+
+
+class StepSize(NamedTuple):
+    """An angle in radians, and the state of its dual averaging (Hoffman and Gelman 2014)."""
+
+    value: Float[Array, ""]
+    averaging: Any
+
+
+def initial(value: float | Array, dtype: jnp.dtype) -> StepSize:
+    """Start at `value`."""
+    value = jnp.asarray(value, dtype)
+    return StepSize(value, tuple(jnp.asarray(x) for x in _init(jnp.log(value))))
+
+
+def update(
+    step: StepSize,
+    acceptance_rate: Float[Array, ""],
+    target: float,
+    is_warmup: Bool[Array, ""],
+    is_last: Bool[Array, ""],
+) -> StepSize:
+    """Adapt in warm-up; at its last iteration take the average over the iterates."""
+    averaging = _update(target - acceptance_rate, step.averaging)
+    dtype = step.value.dtype
+    bounded = jnp.clip(jnp.exp(averaging[0]), 1e-6, LARGEST_ANGLE).astype(dtype)
+    averaged = jnp.clip(jnp.exp(averaging[1]), 1e-6, LARGEST_ANGLE).astype(dtype)
+    value = jnp.where(is_warmup, jnp.where(is_last, averaged, bounded), step.value)
+    kept = jax.tree.map(
+        lambda new, old: jnp.where(is_warmup, new, old).astype(jnp.result_type(old)),
+        tuple(averaging),
+        tuple(step.averaging),
+    )
+    return StepSize(value, kept)

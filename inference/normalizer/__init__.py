@@ -1,0 +1,1 @@
+"""Estimators of log Z(theta_1), one a file."""

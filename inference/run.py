@@ -1,0 +1,105 @@
+"""The result of a run."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from generative import InvalidInput, TwoStageModel
+from inference.checks import Check
+from inference.estimate import Estimate
+
+
+class Result(Enum):
+    """How a run ended."""
+
+    converged = "converged"
+    not_converged = "not_converged"
+    non_finite = "non_finite"
+    budget_exhausted = "budget_exhausted"
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the draws may be used."""
+        return self is Result.converged
+
+
+@dataclass(frozen=True)
+class Run:
+    """Draws, estimates and verdicts of one run.
+
+    Attributes
+    ----------
+    tree : xarray.DataTree
+        ArviZ groups.
+    result : Result
+    log_evidence : Estimate or None
+        log p(data), nats; None where not estimated, with the reason in `notes`.
+    bits_saved : Estimate or None
+        Posterior mean of -log2 Z(theta_1), in *nats* like every estimate; see `Estimate.bits`.
+    checks : list of Check
+    notes : list of str
+    model : TwoStageModel or None
+        None for a run loaded from a folder without its model.
+    """
+
+    tree: xr.DataTree
+    result: Result
+    log_evidence: Estimate | None = None
+    bits_saved: Estimate | None = None
+    checks: list[Check] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    model: TwoStageModel | None = None
+
+    def predict(self, inputs: Any, num_draws: int = 200) -> xr.DataArray:
+        """Posterior mean answers of both heads on new inputs.
+
+        Parameters
+        ----------
+        inputs : pytree
+            As `model.heads` takes them.
+        num_draws : int
+            At most so many draws of theta_2, evenly spaced.
+
+        Returns
+        -------
+        xarray.DataArray
+            Dims (sample, head, question, ...).
+
+        Raises
+        ------
+        InvalidInput
+            If the model has no heads, or the run was loaded without a model.
+        """
+        if self.model is None:
+            raise InvalidInput("model", "None", "a run with its model: Run.load(directory, model)")
+        theta_2 = self.tree["posterior"]["theta_2"].values
+        flat = theta_2.reshape(-1, theta_2.shape[-1])
+        chosen = flat[np.linspace(0, len(flat) - 1, min(num_draws, len(flat))).astype(int)]
+        model = self.model
+        answers = np.asarray(jax.jit(jax.vmap(lambda t: model.answers(t, inputs)))(chosen))
+        dims = ["sample", "head", "question", *[f"answer_{i}" for i in range(answers.ndim - 3)]]
+        return xr.DataArray(answers, dims=dims, coords={"head": ["first", "second"]})
+
+    def save(self, directory: str | Path) -> None:
+        """Write a run folder; see :mod:`inference.folder`."""
+        from inference.folder import save
+
+        save(self, Path(directory))
+
+    @classmethod
+    def load(cls, directory: str | Path, model: TwoStageModel | None = None) -> "Run":
+        """Read a run folder, after checking its manifest.
+
+        Raises
+        ------
+        InvalidInput
+            If the folder is missing, incomplete or damaged.
+        """
+        from inference.folder import load
+
+        return load(Path(directory), model)
