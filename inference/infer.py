@@ -16,7 +16,7 @@ from inference.precision import require_float64
 from inference.run import Result, Run
 from inference.saved import posterior_mean_cost
 
-_NUM_PRIOR_DRAWS = 500
+_NUM_PRIOR_DRAWS, _NUM_TRIAL_DRAWS, _PRIOR_CAP = 500, 4, 2000
 
 
 def infer(
@@ -120,10 +120,9 @@ def _prior(
 ) -> tuple[dict[str, np.ndarray] | None, list[str]]:
     """Exact draws from the two-stage prior where they can be had; else say why not."""
     try:
+        simulate(model, key, _NUM_TRIAL_DRAWS, cap=_PRIOR_CAP)  # cheap where it must fail
         draws = simulate(model, key, _NUM_PRIOR_DRAWS, cap=_PRIOR_CAP)
     except AgreementNotReached:
         return None, ["no prior draws: Z(theta_1) is too small for exact simulation by rejection"]
     return {"theta_1": np.asarray(draws.theta_1), "theta_2": np.asarray(draws.theta_2)}, []
 
-
-_PRIOR_CAP = 2000

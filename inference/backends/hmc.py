@@ -19,12 +19,11 @@ from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
 from inference.kernels.negative import NegativeSampler, PersistentNegative, RejectionNegative
 from inference.loop import Loop
-from inference.normalizer.ladder import log_normalizer
 
 _MAX_FAILURE_RATE = 1e-3
 # Rejection is affordable where it needs at most about this many proposals a draw.
 _AFFORDABLE_TRIES = 300.0
-_NUM_PILOT_POINTS = 64
+_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
 
 
 class HMC(Backend):
@@ -230,11 +229,17 @@ def collect_exchange(state: ExchangeState) -> dict[str, jax.Array]:
 
 def _pilot_tries(model: TwoStageModel) -> float:
     """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
-    key = jax.random.key(0)
-    theta_1 = model.first_stage.around(model.space.origin).sample(key, (_NUM_PILOT_POINTS,))
-    estimate = log_normalizer(model, theta_1, "importance", 0, 0.5, 4096 * _NUM_PILOT_POINTS)
-    tries = np.exp(-np.asarray(estimate.value))
-    return float(np.max(np.where(np.isfinite(estimate.standard_error), tries, np.inf)))
+    key_1, key_2 = jax.random.split(jax.random.key(0))
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
+
+    def acceptance(key: jax.Array, theta_1: jax.Array) -> jax.Array:
+        draws = model.second_stage.around(theta_1).sample(key, (_NUM_PILOT_DRAWS,))
+        penalties = jax.lax.map(model.agreement.disagreement, draws, batch_size=256)
+        return jnp.mean(jnp.exp(-model.agreement.strength * penalties))
+
+    keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
+    worst = float(jnp.min(jax.jit(jax.vmap(acceptance))(keys, theta_1)))
+    return 1 / worst if worst > 0 else np.inf
 
 
 def _record(kernel: TransportedExchange, state: ExchangeState) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from inference.kernels.reference_hmc import reference_hmc
 from inference.kernels.step_size import StepSize
 
 _ROUND = 16
-_TARGET = 0.8
+_TARGET = 0.9  # with a flat metric, quartic walls make larger steps diverge
 
 
 class RejectionGibbsState(NamedTuple):

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from generative import LinearGaussianAgreement, TwoStageModel
 
 # Exact where d is small; beyond that products with the surrogate must not outweigh gradients.
-_SMALL_DIMENSION, _RANK_WHEN_SMALL, _RANK_WHEN_LARGE = 256, 128, 64
+_SMALL_DIMENSION, _RANK_WHEN_SMALL, _RANK_WHEN_LARGE = 256, 128, 32
 _POWER_ITERATIONS = 3
 _SMALLEST_RELATIVE_CURVATURE = 1e-8
 

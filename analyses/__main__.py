@@ -1,0 +1,108 @@
+"""The command line: problems, run, compare, analyse, benchmark."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+from generative import AgreementNotReached, IntractableNormalizer, InvalidInput, problems
+from inference import NonFiniteState, Result, infer
+
+_BENCHMARKS = ("price", "posteriors")
+_ANALYSES = ("first_posterior",)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0 for a usable result, 1 for a failed one, 2 for bad input."""
+    jax.config.update("jax_enable_x64", True)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except InvalidInput as error:
+        print(f"concord: {error}", file=sys.stderr)
+        return 2
+    except (NonFiniteState, AgreementNotReached, IntractableNormalizer) as error:
+        print(f"concord: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("concord: interrupted; nothing was written", file=sys.stderr)
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="concord", description="Two-stage models of honest and human-imitating heads."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands.add_parser("problems", help="list the problems, with what is known exactly")
+    run = commands.add_parser("run", help="estimate a posterior", add_help=False)
+    run.add_argument("problem", metavar="PROBLEM", help="a name, or module:function")
+    compare = commands.add_parser("compare", help="runs side by side: one table, one figure")
+    compare.add_argument("directories", metavar="DIR", nargs="+", type=Path)
+    compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
+    analyse = commands.add_parser("analyse", help="an analysis by name")
+    analyse.add_argument("name", choices=_ANALYSES)
+    analyse.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    analyse.add_argument("--seed", type=int, default=0)
+    benchmark = commands.add_parser("benchmark", help="a benchmark by name")
+    benchmark.add_argument("name", choices=_BENCHMARKS)
+    benchmark.add_argument("--out", type=Path, default=None, help="Markdown file to write")
+    if arguments[:1] == ["run"]:
+        return _run(arguments[1:], run)
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "problems":
+        return _problems()
+    if parsed.command == "compare":
+        from analyses.compare import compare as compare_runs
+
+        print(compare_runs(parsed.directories, parsed.figure))
+        print(f"figure: {parsed.figure}")
+        return 0
+    if parsed.command == "analyse":
+        module = importlib.import_module(f"analyses.{parsed.name}")
+        return module.main(parsed.out, parsed.seed)
+    module = importlib.import_module(f"analyses.benchmarks.{parsed.name}")
+    return module.main(parsed.out)
+
+
+def _problems() -> int:
+    for name in problems.names():
+        problem = problems.get(name)
+        known = ", ".join(problem.truth.known) or "nothing"
+        print(f"{name}: {problem.description}\n    d = {problem.model.dimension}; exact: {known}")
+    return 0
+
+
+def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
+    from analyses.configuration import parse_run
+    from analyses.summary import summarize
+
+    if not arguments or arguments[0].startswith("-"):
+        parser.print_usage(sys.stderr)
+        raise InvalidInput(
+            "PROBLEM", arguments[:1] or "nothing", f"{', '.join(problems.names())}, module:function"
+        )
+    name, *rest = arguments
+    sys.path.insert(0, "")  # a user's own problem may lie in the working directory
+    options = parse_run(name, rest)
+    chosen = options.problem.model_dump()
+    problem = problems.get(name, **chosen)
+    run = infer(
+        problem.model,
+        options.chosen,
+        seed=options.seed,
+        directory=options.out,
+        resume=options.resume,
+        provenance={"problem": name, "problem_options": chosen},
+    )
+    print(summarize(run))
+    if options.out is not None:
+        print(f"run folder: {options.out}")
+    return 0 if run.result is Result.converged else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,25 @@
+"""A first posterior on real data: what do the two heads answer, and how many bits were saved?"""
+
+from pathlib import Path
+
+from analyses.figures import forest
+from analyses.summary import right_answers, summarize
+from generative import InvalidInput, problems
+from inference import HMC, infer
+
+BACKEND = HMC(num_warmup=600, num_draws=1300, num_chains=4)
+
+
+def main(out: Path, seed: int) -> int:
+    """Sample the posterior of `digits`, print its table and draw its figure."""
+    figure = out.with_suffix(".png")
+    if figure.exists():
+        raise InvalidInput("out", f"{figure} exists", "a new name")
+    problem = problems.get("digits")
+    run = infer(
+        problem.model, BACKEND, seed=seed, directory=out, provenance={"problem": problem.name}
+    )
+    print(summarize(run))
+    forest({"posterior": right_answers(run.tree)}, figure, "Probability of the true answer")
+    print(f"run folder: {out}\nfigure: {figure}")
+    return 0 if run.result.is_usable else 1
