@@ -1,6 +1,7 @@
 """The one loop: chunks of iterations, a progress bar, and a stop on non-finite states."""
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -48,6 +49,7 @@ class Loop:
     ):
         self._describe = describe or (lambda state: "")
         self._progress = progress
+        self.seconds = 0.0  # wall time of the last run
 
         def body(index: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             state, buffer = carry
@@ -81,6 +83,7 @@ class Loop:
             If the log joint density of a chain became NaN or infinite.
         """
         chunks: list[dict[str, np.ndarray]] = []
+        started = time.perf_counter()
         bar = partial(tqdm, total=num_iterations, desc=label, disable=not self._progress)
         with bar(file=sys.stderr, unit="draw", leave=False, dynamic_ncols=True) as progress:
             done = 0
@@ -93,6 +96,7 @@ class Loop:
                 done += length
                 progress.update(length)
                 progress.set_postfix_str(self._describe(state))
+        self.seconds = time.perf_counter() - started
         joined: dict[str, Any] = {
             name: np.swapaxes(np.concatenate([chunk[name] for chunk in chunks]), 0, 1)
             for name in (chunks[0] if chunks else {})

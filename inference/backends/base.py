@@ -33,6 +33,8 @@ class Draws:
         Every choice that warm-up made, for the configuration attribute.
     exhausted : bool
         Whether a budget ran out, so that the draws must not be used.
+    seconds : float
+        Wall time of the draws, warm-up and compilation not counted.
     """
 
     values: dict[str, np.ndarray]
@@ -41,6 +43,7 @@ class Draws:
     notes: list[str] = field(default_factory=list)
     tuning: dict[str, Any] = field(default_factory=dict)
     exhausted: bool = False
+    seconds: float = float("nan")
 
 
 class Backend(BaseModel):

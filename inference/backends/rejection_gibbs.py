@@ -61,6 +61,7 @@ class RejectionGibbs(Backend):
             notes=[f"mean number of proposals per sweep: {values['num_tries'].mean():.1f}"],
             tuning={"step_theta_2": np.asarray(state.step_2.value).tolist()},
             exhausted=not check.passed,
+            seconds=loop.seconds,
         )
 
 

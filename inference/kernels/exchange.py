@@ -21,9 +21,8 @@ from jaxtyping import Array
 from generative import GaussianStage
 from inference.kernels.density import log_agreeing, log_first, log_second, share
 from inference.kernels.exchange_kernel import ExchangeKernel, ExchangeState, Tuning
-from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy, reference_hmc
+from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
 
-_TARGET_SECOND = 0.8
 _NUM_FORCE_STEPS = 8
 
 
@@ -51,26 +50,6 @@ class TransportedExchange(ExchangeKernel):
         if self.model.moving_1.any():
             state = self._move_first(key_1, state)
         return self._describe(state._replace(i=state.i + 1))
-
-    def _move_second(self, key: jax.Array, state: ExchangeState) -> ExchangeState:
-        model, tuning = self.model, state.tuning
-        theta_1 = state.z["theta_1"]
-        theta_2, info = reference_hmc(
-            key,
-            state.z["theta_2"],
-            lambda theta: log_agreeing(model, theta_1, theta) + model.log_likelihood(theta),
-            tuning.metric_2,
-            tuning.metric_2.mean(theta_1),
-            tuning.step_2.value,
-            self.max_num_steps,
-        )
-        step_2 = self._adapted(state, tuning.step_2, info.acceptance_rate, _TARGET_SECOND)
-        return state._replace(
-            z={"theta_1": theta_1, "theta_2": theta_2},
-            acceptance_rate_2=info.acceptance_rate,
-            diverging=info.diverging,
-            tuning=tuning._replace(step_2=step_2),
-        )
 
     def _move_first(self, key: jax.Array, state: ExchangeState) -> ExchangeState:
         key_propose, key_settle = jax.random.split(key)

@@ -14,10 +14,11 @@ from inference.kernels import surrogate as surrogates
 from inference.kernels.conditional import FirstGivenSecond
 from inference.kernels.density import log_agreeing, log_joint, share
 from inference.kernels.negative import NegativeSampler, PersistentNegative
+from inference.kernels.reference_hmc import reference_hmc
 from inference.kernels.step_size import StepSize
 from inference.normalizer.tempered_smc import anneal
 
-_TARGET_NEGATIVE = 0.8
+_TARGET_SECOND, _TARGET_NEGATIVE = 0.85, 0.8
 _NUM_PARTICLES = 64
 _NUM_CURVATURE_POINTS = 8
 # A curved metric must buy this much larger steps before it replaces the flat one.
@@ -35,16 +36,23 @@ class Tuning(NamedTuple):
         Reference of moves of theta_1.
     metric_2, metric_negative : LinearGaussianAgreement
         References of moves of theta_2 and of negative samples.
+    likelihood : LinearGaussianAgreement
+        Surrogate of -L, for joint moves.
     step_1, step_2, step_negative : StepSize
+        Angle of moves of theta_1; of one leapfrog step of theta_2, and of negative samples.
+    step_joint : StepSize
+        Angle of one leapfrog step of a joint move.
     """
 
     transport: LinearGaussianAgreement
     reference_1: FirstGivenSecond
     metric_2: LinearGaussianAgreement
     metric_negative: LinearGaussianAgreement
+    likelihood: LinearGaussianAgreement
     step_1: StepSize
     step_2: StepSize
     step_negative: StepSize
+    step_joint: StepSize
 
 
 class ExchangeState(NamedTuple):
@@ -169,7 +177,8 @@ class ExchangeKernel(MCMCKernel):
             FirstGivenSecond(model, transport),
             flat,
             flat,
-            *(step_sizes.initial(0.3, dtype) for _ in range(3)),
+            flat,
+            *(step_sizes.initial(0.3, dtype) for _ in range(4)),
         )
         zero, count = jnp.zeros((), dtype), jnp.zeros((), int)
         state = ExchangeState(
@@ -215,15 +224,16 @@ class ExchangeKernel(MCMCKernel):
         self, state: ExchangeState, draws: dict[str, Array], previous: Tuning | None
     ) -> ExchangeState:
         model, tuning = self.model, state.tuning
-        key_1, key_2, rng_key = jax.random.split(state.rng_key, 3)
+        key_1, key_2, key_3, rng_key = jax.random.split(state.rng_key, 4)
         fits = [
             surrogates.fit(key, model, potential, draws[name], _NUM_CURVATURE_POINTS)
             for key, potential, name in (
                 (key_1, surrogates.agreement_potential(model), "negative"),
                 (key_2, surrogates.posterior_potential(model), "theta_2"),
+                (key_3, surrogates.likelihood_potential(model), "theta_2"),
             )
         ]
-        transport, metric_2 = fits
+        transport, metric_2, likelihood = fits
         metric_negative = transport
         if previous is not None:
             metric_negative = _choose(
@@ -238,9 +248,15 @@ class ExchangeKernel(MCMCKernel):
                 FirstGivenSecond(model, transport),
                 metric_2,
                 metric_negative,
+                likelihood,
                 *(
                     step_sizes.initial(step.value, dtype)
-                    for step in (tuning.step_1, tuning.step_2, tuning.step_negative)
+                    for step in (
+                        tuning.step_1,
+                        tuning.step_2,
+                        tuning.step_negative,
+                        tuning.step_joint,
+                    )
                 ),
             ),
         )
@@ -264,6 +280,29 @@ class ExchangeKernel(MCMCKernel):
     ) -> StepSize:
         is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
         return step_sizes.update(step, rate, target, is_warmup, is_last)
+
+    def _move_second(self, key: jax.Array, state: ExchangeState) -> ExchangeState:
+        model, tuning = self.model, state.tuning
+        theta_1 = state.z["theta_1"]
+        key_jitter, key_move = jax.random.split(key)
+        # Jitter lets a chain whose step is unstable where it happens to be move on.
+        jitter = jax.random.uniform(key_jitter, (), theta_1.dtype, 0.5, 1.0)
+        theta_2, info = reference_hmc(
+            key_move,
+            state.z["theta_2"],
+            lambda theta: log_agreeing(model, theta_1, theta) + model.log_likelihood(theta),
+            tuning.metric_2,
+            tuning.metric_2.mean(theta_1),
+            jitter * tuning.step_2.value,
+            self.max_num_steps,
+        )
+        step_2 = self._adapted(state, tuning.step_2, info.acceptance_rate, _TARGET_SECOND)
+        return state._replace(
+            z={"theta_1": theta_1, "theta_2": theta_2},
+            acceptance_rate_2=info.acceptance_rate,
+            diverging=info.diverging,
+            tuning=tuning._replace(step_2=step_2),
+        )
 
     def _negative(
         self, key: jax.Array, state: ExchangeState, theta_1: Array, start: Array
@@ -318,7 +357,9 @@ class ExchangeKernel(MCMCKernel):
         kept = state.negative
         if not self.negative.is_exact:
             # After a rejection the old sample must move too, or it would remember what it refused.
-            kept, _, _ = self._negative(key_keep, state, theta_1, state.negative)
+            # One move is enough: each proposal makes `num_moves` more from it.
+            once = state._replace(num_moves=jnp.ones_like(state.num_moves))
+            kept, _, _ = self._negative(key_keep, once, theta_1, state.negative)
         is_warmup = state.i < state.num_warmup
         return state._replace(
             z={

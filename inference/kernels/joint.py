@@ -9,6 +9,7 @@ whatever the surrogate; a poor one only lowers acceptance.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
@@ -16,7 +17,7 @@ from inference.kernels.density import log_joint, share
 from inference.kernels.exchange_kernel import ExchangeKernel, ExchangeState
 from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
 
-_TURN = 0.5 * jnp.pi
+_TARGET_SURROGATE = 0.9
 
 
 class JointReference(eqx.Module):
@@ -64,51 +65,109 @@ class JointReference(eqx.Module):
         return jnp.concatenate([inverse * first - gain_transposed, innovation])
 
 
-class ExchangeHMC(ExchangeKernel):
-    """One trajectory for theta_1 and theta_2 together, accepted by the exchange ratio.
+class PosteriorReference(eqx.Module):
+    """The joint reference, conditioned on a quadratic stand-in for L: Matheron's rule again.
 
-    Parameters are those of :class:`~inference.kernels.exchange_kernel.ExchangeKernel`;
-    `step_1` of its tuning is the angle of one leapfrog step.
+    With all surrogates exact this *is* the posterior of a linear-Gaussian model.
+
+    Parameters
+    ----------
+    prior : JointReference
+    likelihood : LinearGaussianAgreement
+        -L is about |A theta_2 - c|^2 / 2.
+    """
+
+    prior: JointReference
+    likelihood: LinearGaussianAgreement
+    weight: Float[Array, "m 2d"]
+    inverse_root: Float[Array, "m m"]
+
+    def __init__(self, prior: JointReference, likelihood: LinearGaussianAgreement):
+        self.prior, self.likelihood = prior, likelihood
+        design = jnp.concatenate([jnp.zeros_like(likelihood.A), likelihood.A], axis=1)
+        response = jax.vmap(prior.covariance)(design)
+        identity = jnp.eye(len(design), dtype=design.dtype)
+        root = jnp.linalg.cholesky(identity + response @ design.T)
+        self.inverse_root = solve_triangular(root, identity, lower=True)
+        self.weight = self.inverse_root @ response
+
+    def _predict(self, x: Float[Array, " 2d"]) -> Float[Array, " m"]:
+        return self.likelihood.A @ jnp.split(x, 2)[1]
+
+    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2d"]:
+        """Mean of both, given the initialisation and the data."""
+        mean = self.prior.mean(origin)
+        error = self.likelihood.c - self._predict(mean)
+        return mean + self.weight.T @ (self.inverse_root @ error)
+
+    def fluctuation(self, key: jax.Array) -> Float[Array, " 2d"]:
+        """Draw from the centred reference."""
+        key_prior, key_noise = jax.random.split(key)
+        x = self.prior.fluctuation(key_prior)
+        noise = jax.random.normal(key_noise, self.likelihood.c.shape, x.dtype)
+        return x - self.weight.T @ (self.inverse_root @ (self._predict(x) + noise))
+
+    def covariance(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+        """Sigma x."""
+        return self.prior.covariance(x) - self.weight.T @ (self.weight @ x)
+
+    def precision(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+        """Sigma^-1 x, for x in the range of Sigma."""
+        pull = self.likelihood.A.T @ self._predict(x)
+        return self.prior.precision(x) + jnp.concatenate([jnp.zeros_like(pull), pull])
+
+
+class ExchangeHMC(ExchangeKernel):
+    """A move of theta_2, then one trajectory of both, accepted by the exchange ratio.
+
+    Parameters are those of :class:`~inference.kernels.exchange_kernel.ExchangeKernel`. Warm-up
+    adapts the leapfrog step to the surrogate energy's error, and the length of the trajectory
+    (`step_1`, at most a quarter turn) to the exchange's acceptance.
     """
 
     def _sweep(self, state: ExchangeState) -> ExchangeState:
-        rng_key, key_length, key_velocity, key_settle = jax.random.split(state.rng_key, 4)
-        model, tuning = self.model, state.tuning
-        variance_1 = jnp.asarray(model.first_stage.variance, state.negative.dtype)
-        reference = JointReference(tuning.metric_2, variance_1)
+        rng_key, key_second, key_length, key_velocity, key_settle = jax.random.split(
+            state.rng_key, 5
+        )
+        model = self.model
+        if model.moving_2.any():
+            state = self._move_second(key_second, state)
+        tuning = state.tuning
+        origin = model.space.origin
+        variance_1 = jnp.asarray(model.first_stage.variance, origin.dtype)
+        reference = PosteriorReference(
+            JointReference(tuning.transport, variance_1), tuning.likelihood
+        )
         force = jax.value_and_grad(lambda x: surrogate_density(model, tuning.transport, x))
         position = jnp.concatenate([state.z["theta_1"], state.z["theta_2"]])
         velocity = reference.fluctuation(key_velocity)
-        length = _TURN * jax.random.uniform(key_length, (), position.dtype, 0.8, 1.2)
-        step_size = tuning.step_1.value
-        num_steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_num_steps).astype(int)
+        length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)
+        steps = jnp.ceil(length / tuning.step_joint.value)
+        num_steps = jnp.clip(steps, 1, self.max_num_steps).astype(int)
+        start = Phase(position, velocity, *force(position))
         end = integrate(
             force,
-            Phase(position, velocity, *force(position)),
-            reference.mean(model.space.origin),
+            start,
+            reference.mean(origin),
             reference.covariance,
-            jnp.minimum(step_size, length / num_steps),
+            jnp.minimum(tuning.step_joint.value, length / num_steps),
             num_steps,
         )
-        proposed_1, proposed_2 = jnp.split(end.position, 2)
-        proposed_1 = jnp.where(model.moving_1, proposed_1, state.z["theta_1"])
         log_proposal = kinetic_energy(reference, velocity) - kinetic_energy(
             reference, end.velocity
         )
-        state = self._settle(
-            key_settle,
-            state._replace(rng_key=rng_key),
-            proposed_1,
-            share(model, proposed_1, proposed_2),
-            log_proposal,
-        )
+        surrogate_gain = end.log_density - start.log_density + log_proposal
+        rate = jnp.exp(jnp.minimum(jnp.nan_to_num(surrogate_gain, nan=-jnp.inf), 0.0))
+        step_joint = self._adapted(state, tuning.step_joint, rate, _TARGET_SURROGATE)
+        proposed_1, proposed_2 = jnp.split(end.position, 2)
+        proposed_1 = jnp.where(model.moving_1, proposed_1, state.z["theta_1"])
         state = state._replace(
-            acceptance_rate_2=state.acceptance_rate,
-            diverging=~jnp.isfinite(end.log_density),
-            tuning=state.tuning._replace(step_2=state.tuning.step_1),
-            i=state.i + 1,
+            rng_key=rng_key, tuning=tuning._replace(step_joint=step_joint)
         )
-        return self._describe(state)
+        state = self._settle(
+            key_settle, state, proposed_1, share(model, proposed_1, proposed_2), log_proposal
+        )
+        return self._describe(state._replace(i=state.i + 1))
 
 
 def surrogate_density(

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import LinearGaussianAgreement, TwoStageModel
 from generative.agreement import rejection_sample
 from inference.kernels.density import log_agreeing
+from inference.kernels.independence import independence_step
 from inference.kernels.reference_hmc import reference_hmc
 
 
@@ -61,7 +62,7 @@ class RejectionNegative(NegativeSampler):
 
 @dataclass(frozen=True, eq=False)
 class PersistentNegative(NegativeSampler):
-    """Move the last negative sample by HMC under the new theta_1.
+    """Move the last negative sample under the new theta_1: a fresh proposal, then HMC, repeatedly.
 
     Approximate: w lags behind theta_1 when `num_moves` is small. That doubling `num_moves`
     changes nothing is the evidence that it is enough.
@@ -80,10 +81,15 @@ class PersistentNegative(NegativeSampler):
         return False
 
     def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+        def penalty(theta: Array) -> Array:
+            return model.agreement.strength * model.agreement.disagreement(theta)
+
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry
+            key_fresh, key_move = jax.random.split(jax.random.fold_in(key, index))
+            w = independence_step(key_fresh, model, theta_1, w, lambda theta: -penalty(theta))
             w, info = reference_hmc(
-                jax.random.fold_in(key, index),
+                key_move,
                 w,
                 lambda theta: log_agreeing(model, theta_1, theta),
                 metric,

@@ -52,15 +52,25 @@ def agreement_potential(model: TwoStageModel) -> Potential:
     return Potential(value, _hessian(value) if residuals is None else gauss_newton)
 
 
+def likelihood_potential(model: TwoStageModel) -> Potential:
+    """-L."""
+
+    def value(theta: Array) -> Array:
+        return -model.log_likelihood(theta)
+
+    return Potential(value, _hessian(value))
+
+
 def posterior_potential(model: TwoStageModel) -> Potential:
     """lambda C - L."""
     of_agreement = agreement_potential(model)
     if model.is_null:
         return of_agreement
-    of_likelihood = _hessian(lambda theta: -model.log_likelihood(theta))
+    of_likelihood = likelihood_potential(model)
     return Potential(
-        lambda theta: of_agreement.value(theta) - model.log_likelihood(theta),
-        lambda theta, along: of_agreement.curvature(theta, along) + of_likelihood(theta, along),
+        lambda theta: of_agreement.value(theta) + of_likelihood.value(theta),
+        lambda theta, along: of_agreement.curvature(theta, along)
+        + of_likelihood.curvature(theta, along),
     )
 
 

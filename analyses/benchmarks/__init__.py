@@ -1,0 +1,1 @@
+"""Benchmarks: peers in the same process, ratios and medians, tables for the documentation."""

@@ -1,0 +1,35 @@
+"""Where, when and with what a benchmark was made."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+_PACKAGES = ("jax", "numpyro", "blackjax", "arviz")
+
+
+def heading(title: str, command: str) -> str:
+    """Return a page's title with its command, machine, versions and date."""
+    versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
+    device = jax.devices()[0].device_kind
+    return "\n".join(
+        [
+            f"# {title}",
+            "",
+            f"Made by `{command}` on {datetime.date.today().isoformat()}: {os.cpu_count()} cores, "
+            f"{platform.machine()}, device {device}, Python {platform.python_version()}, "
+            f"{versions}, float64.",
+            "",
+        ]
+    )
+
+
+def publish(page: str, out: Path | None) -> None:
+    """Print a page, and write it where asked."""
+    print(page)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page + "\n")
