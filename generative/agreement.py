@@ -59,7 +59,10 @@ class Agreement:
             return None
         with jax.ensure_compile_time_eval():  # cached, so it must not hold tracers
             return linear_gaussian_agreement(
-                self.linear, self.strength, self.second_stage.variance
+                self.linear,
+                self.strength,
+                self.second_stage.variance,
+                self.second_stage.space.origin.dtype,
             )
 
     @cached_property

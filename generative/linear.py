@@ -148,8 +148,9 @@ class LinearGaussianAgreement(eqx.Module):
 
 
 def linear_gaussian_agreement(
-    residuals: Any, strength: float, variance: np.ndarray
+    residuals: LinearResiduals, strength: float, variance: np.ndarray, dtype: Any
 ) -> LinearGaussianAgreement:
     """Absorb lambda into the residuals and return the closed form."""
     root = float(np.sqrt(strength))
-    return LinearGaussianAgreement(root * residuals.A, root * residuals.c, variance)
+    A, c = residuals.A.astype(dtype), residuals.c.astype(dtype)
+    return LinearGaussianAgreement(root * A, root * c, variance)

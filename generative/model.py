@@ -117,10 +117,11 @@ class TwoStageModel:
         """L of one theta, a pytree or a vector of shape (d,), nats."""
         theta = self.space.unravel(self.space.vector(theta))
         if self._log_likelihood is not None:
-            return jnp.reshape(self._log_likelihood(theta), ())
+            return jnp.asarray(self._log_likelihood(theta), self.space.origin.dtype)
         if self.is_null:
             return jnp.zeros((), self.space.origin.dtype)
-        return log_density(self._conditioned, (theta,), {}, {})[0]
+        value = log_density(self._conditioned, (theta,), {}, {})[0]
+        return jnp.asarray(value, self.space.origin.dtype)
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
         """Log likelihood of each observed answer, by site, nats; empty for a bare L."""
@@ -186,22 +187,25 @@ class TwoStageModel:
             raise InvalidInput("disagreement", f"{found} of disagreement and residuals", "one")
         if not (np.ndim(strength) == 0 and math.isfinite(strength) and strength >= 0):
             raise InvalidInput("agreement_strength", strength, "a finite number >= 0")
-        unravel = self.space.unravel
+        unravel, dtype = self.space.unravel, self.space.origin.dtype
         linear = residuals if isinstance(residuals, LinearResiduals) else None
         if linear is not None and linear.A.shape[1] != self.dimension:
             raise InvalidInput("residuals", f"A of shape {linear.A.shape}", f"(m, {self.dimension})")
 
         def of_vector(theta: Array) -> Array:
             if residuals is None:
-                return disagreement(unravel(theta))  # type: ignore[misc]
-            return 0.5 * jnp.sum(residuals(unravel(theta)) ** 2)
+                return jnp.asarray(disagreement(unravel(theta)), dtype)  # type: ignore[misc]
+            return 0.5 * jnp.sum(of_residuals(theta) ** 2)
+
+        def of_residuals(theta: Array) -> Array:
+            return jnp.asarray(residuals(unravel(theta)), dtype)  # type: ignore[misc]
 
         self._check_disagreement(of_vector, residuals)
         return Agreement(
             strength=float(strength),
             disagreement=of_vector,
             second_stage=self.second_stage,
-            residuals=None if residuals is None else lambda theta: residuals(unravel(theta)),
+            residuals=None if residuals is None else of_residuals,
             linear=linear,
         )
 
@@ -235,6 +239,17 @@ class TwoStageModel:
         program = handlers.seed(self.observation, jax.random.key(0))
         trace = handlers.trace(program).get_trace(self.theta_0)
         sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+        for name, site in sites.items():
+            if site["is_observed"]:
+                raise InvalidInput(
+                    f"observation site {name!r}", "data inside the program", "data={name: array}"
+                )
+        if self.data and set(sites) - set(self.data):
+            raise InvalidInput(
+                "data", f"sites {sorted(self.data)}", f"all sample sites: {sorted(sites)}"
+            )
+        for name in sorted(set(sites) & set(self.questions)):
+            raise InvalidInput("questions", f"{name!r}", "names that are no sites of observation")
         for name, value in self.data.items():
             if name not in sites:
                 raise InvalidInput("data", f"site {name!r}", f"the sample sites {sorted(sites)}")

@@ -84,6 +84,20 @@ class Stage:
     ) -> dist.Distribution: ...
 
 
+class _Normal(dist.Normal):
+    """Normal whose draws keep the dtype of its location: NumPyro draws in the default one."""
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        return super().sample(key, sample_shape).astype(self.loc.dtype)
+
+
+class _Laplace(dist.Laplace):
+    """Laplace whose draws keep the dtype of its location."""
+
+    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        return super().sample(key, sample_shape).astype(self.loc.dtype)
+
+
 class GaussianStage(Stage):
     """A Gaussian stage: the L2 prior. `scale` is the standard deviation."""
 
@@ -95,7 +109,7 @@ class GaussianStage(Stage):
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
     ) -> dist.Distribution:
-        return dist.Normal(location, jnp.broadcast_to(scale, location.shape)).to_event(1)
+        return _Normal(location, jnp.broadcast_to(scale, location.shape)).to_event(1)
 
 
 class LaplaceStage(Stage):
@@ -109,7 +123,7 @@ class LaplaceStage(Stage):
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
     ) -> dist.Distribution:
-        return dist.Laplace(location, jnp.broadcast_to(scale, location.shape)).to_event(1)
+        return _Laplace(location, jnp.broadcast_to(scale, location.shape)).to_event(1)
 
 
 class _Embedding(Transform):

@@ -43,10 +43,13 @@ def check_chains(quantities: dict[str, np.ndarray]) -> list[Check]:
     finite = [name for name, x in quantities.items() if np.all(np.isfinite(x))]
     bad = sorted(set(quantities) - set(finite))
     checks = [Check("finite", not bad, f"not finite: {', '.join(bad)}" if bad else "all finite")]
-    stuck = [name for name in finite if np.any(_stuck(quantities[name]))]
+    # One value in all draws of all chains is an answer (C on a plateau); a chain that stays at a
+    # value of its own is stuck.
+    varying = [name for name in finite if np.any(_spread(quantities[name]) > 0)]
+    stuck = [name for name in varying if np.any(_is_stuck(name, quantities[name]))]
     message = f"a chain never moved: {', '.join(stuck)}" if stuck else "every chain moved"
     checks.append(Check("variance", not stuck, message))
-    usable = {name: quantities[name] for name in finite if name not in stuck}
+    usable = {name: quantities[name] for name in varying if name not in stuck}
     if bad or stuck or not usable:
         return checks
     rhat = {name: _worst(az.rhat, x, np.max) for name, x in usable.items()}
@@ -77,10 +80,21 @@ def _tail_ess(x: np.ndarray) -> np.ndarray:
     return az.ess(x, method="tail", prob=(0.05, 0.95))
 
 
-def _stuck(x: np.ndarray) -> np.ndarray:
-    return np.ptp(x, axis=1) == 0
+def _spread(x: np.ndarray) -> np.ndarray:
+    return np.ptp(x, axis=(0, 1))
+
+
+def _is_stuck(name: str, x: np.ndarray) -> np.ndarray:
+    """Per element: does a chain never move although the element varies overall?
+
+    A parameter must move in every chain; a functional may take a rare value in some chains only.
+    """
+    constant = np.ptp(x, axis=1) == 0
+    still = constant.any(axis=0) if name.startswith("theta") else constant.all(axis=0)
+    return still & (_spread(x) > 0)
 
 
 def _worst(statistic, x: np.ndarray, reduce) -> float:  # noqa: ANN001 - two callables
     flat = x.reshape(*x.shape[:2], -1)
+    flat = flat[..., _spread(flat) > 0]
     return float(reduce([np.asarray(statistic(flat[..., j])) for j in range(flat.shape[-1])]))

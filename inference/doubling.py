@@ -34,6 +34,8 @@ class Doubling:
     @property
     def check(self) -> Check:
         """Pass if no functional moved, at a family-wise false-alarm rate of 0.1 %."""
+        if not self.names:
+            return Check("doubling", True, "no functional varies")
         limit = stats.norm.isf(FALSE_ALARM_RATE / 2 / len(self.names))
         worst = int(np.argmax(np.abs(self.z_score)))
         passed = bool(np.all(np.abs(self.z_score) < limit))
@@ -48,17 +50,18 @@ def compare(
     functionals: dict[str, np.ndarray], doubled: dict[str, np.ndarray], num_moves: int
 ) -> Doubling:
     """Compare scalar functionals, arrays of shape (chain, draw), of two runs."""
-    names = list(functionals)
+    names = [n for n, x in functionals.items() if np.ptp(x) > 0 or np.ptp(doubled[n]) > 0]
     pairs = [(_mean_and_error(functionals[n]), _mean_and_error(doubled[n])) for n in names]
     mean = np.array([first[0] for first, _ in pairs])
     mean_doubled = np.array([second[0] for _, second in pairs])
     error = np.array([np.hypot(first[1], second[1]) for first, second in pairs])
-    z_score = np.where(error > 0, (mean_doubled - mean) / np.where(error > 0, error, 1), 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z_score = np.nan_to_num((mean_doubled - mean) / error, nan=np.inf)
     return Doubling(names, mean, mean_doubled, z_score, num_moves)
 
 
 def _mean_and_error(x: np.ndarray) -> tuple[float, float]:
     """Mean, and the larger of the within-chain and the between-chain standard error."""
-    within = float(np.asarray(az.mcse(x)))
+    within = float(np.asarray(az.mcse(x))) if np.ptp(x) > 0 else 0.0
     between = float(x.mean(axis=1).std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
     return float(x.mean()), max(within, between)

@@ -1,5 +1,6 @@
 """The one entry: a model and a backend in, a run out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def infer(
     if directory is not None:
         directory = Path(directory)
         if resume and (directory / "manifest.json").exists():
-            return Run.load(directory, model)
+            return _resumed(directory, model, backend, seed)
         refuse_occupied(directory)
     configuration = {
         "backend": type(backend).__name__,
@@ -80,6 +81,21 @@ def infer(
     run = _infer(model, backend, seed, progress, configuration)
     if directory is not None:
         run.save(directory)
+    return run
+
+
+def _resumed(directory: Path, model: TwoStageModel, backend: Backend, seed: int) -> Run:
+    """Return the finished run in a folder, if it is the one asked for."""
+    run = Run.load(directory, model)
+    found = json.loads(run.tree.attrs["configuration"])
+    asked = {"backend": type(backend).__name__, "options": backend.model_dump(), "seed": seed}
+    different = [name for name, value in asked.items() if found.get(name) != value]
+    if list(run.tree["posterior"]["parameter"].values) != model.space.names:
+        different.append("model")
+    if different:
+        raise InvalidInput(
+            "directory", f"a run with another {' and '.join(different)}", "the run to be resumed"
+        )
     return run
 
 

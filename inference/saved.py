@@ -10,8 +10,8 @@ from generative import TwoStageModel
 from inference.estimate import Estimate
 from inference.normalizer.tempered_smc import anneal
 
-_NUM_POINTS = 32
-_NUM_PARTICLES = 128
+_NUM_POINTS = 48
+_NUM_PARTICLES = 64
 
 
 def posterior_mean_cost(
@@ -19,7 +19,7 @@ def posterior_mean_cost(
 ) -> Estimate:
     """Posterior mean of -log Z(theta_1), nats.
 
-    Where log Z has a closed form every draw counts. Elsewhere 32 evenly spaced draws get two
+    Where log Z has a closed form every draw counts. Elsewhere 48 evenly spaced draws get two
     independent annealing runs each: averaged, log Z-hat is biased by about minus half its
     variance, which the pairs measure, and which is added back.
 
@@ -37,14 +37,15 @@ def posterior_mean_cost(
         error = float(np.asarray(az.mcse(cost))) if np.ptp(cost) > 0 else 0.0
         return Estimate(float(cost.mean()), error, method="closed_form")
     flat = theta_1.reshape(-1, theta_1.shape[-1])
-    points = jnp.asarray(flat[np.linspace(0, len(flat) - 1, _NUM_POINTS).astype(int)])
-    keys = jax.random.split(key, (_NUM_POINTS, 2))
+    num_points = min(_NUM_POINTS, len(flat))
+    points = jnp.asarray(flat[np.linspace(0, len(flat) - 1, num_points).astype(int)])
+    keys = jax.random.split(key, (num_points, 2))
     over_runs = jax.vmap(anneal, (0, None, None, None))
     runs = jax.vmap(over_runs, (0, None, 0, None))(keys, model, points, _NUM_PARTICLES)
     log_z = np.asarray(runs.log_normalizer, np.float64)
     variance = 0.5 * np.mean((log_z[:, 0] - log_z[:, 1]) ** 2)
     cost = -log_z.mean(axis=1)
-    error = cost.std(ddof=1) / np.sqrt(_NUM_POINTS)
+    error = cost.std(ddof=1) / np.sqrt(num_points)
     if not np.all(np.asarray(runs.reached)):
         error = np.inf
     return Estimate(

@@ -63,7 +63,7 @@ class HMC(Backend):
 
     num_warmup: int = Field(800, ge=0)
     num_draws: int = Field(1000, ge=4)
-    num_chains: int = Field(4, ge=1)
+    num_chains: int = Field(4, ge=2)
     thinning: int = Field(1, ge=1)
     kernel: Literal["auto", "nuts", "exchange", "joint"] = "auto"
     negative: Literal["auto", "rejection", "persistent"] = "auto"
@@ -91,6 +91,9 @@ class HMC(Backend):
         return draws
 
     def _draw_nuts(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+        if model.is_null:
+            # Without data the program's sites would be parameters to NUTS.
+            model = model.replace(observation=None, data=None)
         kernel = NUTS(two_stage)
         keys = jax.random.split(key, self.num_chains)
         state = kernel.init(keys, self.num_warmup, None, (model,), {})
@@ -106,7 +109,7 @@ class HMC(Backend):
             }
 
         step, state = place(
-            lambda s: kernel.sample(s, (model,), {}), state, "vectorized", self.num_chains
+            lambda s: kernel.sample(s, (model,), {}), state, self.chain_method, self.num_chains
         )
         loop = Loop(step, collect, self.thinning, progress)
         state, _ = loop.run(state, -(-self.num_warmup // self.thinning), "warm-up")
@@ -151,7 +154,13 @@ class HMC(Backend):
         keys = jax.random.split(key, self.num_chains)
         state = jax.jit(lambda k: kernel.init(k, 0))(keys)
         step, state = place(kernel.sample, state, self.chain_method, self.num_chains)
-        loop = Loop(step, collect_exchange, self.thinning, progress, kernel.get_diagnostics_str)
+        log_z = model.agreement.log_normalizer
+
+        def collect(state: ExchangeState) -> dict[str, jax.Array]:
+            known = {} if log_z is None else {"log_normalizer": jax.vmap(log_z)(state.z["theta_1"])}
+            return collect_exchange(state) | known
+
+        loop = Loop(step, collect, self.thinning, progress, kernel.get_diagnostics_str)
         state = self._warm_up(kernel, loop, state)
         state, values = loop.run(state, self.num_draws, "draws")
         num_failed = int(np.max(np.asarray(state.num_failed)))
@@ -250,12 +259,17 @@ def _pilot_tries(model: TwoStageModel) -> float:
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
 
     def acceptance(key: jax.Array, theta_1: jax.Array) -> jax.Array:
-        draws = model.second_stage.around(theta_1).sample(key, (_NUM_PILOT_DRAWS,))
-        penalties = jax.lax.map(model.agreement.disagreement, draws, batch_size=256)
-        return jnp.mean(jnp.exp(-model.agreement.strength * penalties))
+        proposal = model.second_stage.around(theta_1)
+
+        def keep(key: jax.Array) -> jax.Array:
+            penalty = model.agreement.disagreement(proposal.sample(key))
+            return jnp.exp(-model.agreement.strength * penalty)
+
+        return jax.lax.map(keep, jax.random.split(key, _NUM_PILOT_DRAWS), batch_size=64).mean()
 
     keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
-    worst = float(jnp.min(jax.jit(jax.vmap(acceptance))(keys, theta_1)))
+    one_by_one = jax.jit(lambda pairs: jax.lax.map(lambda pair: acceptance(*pair), pairs))
+    worst = float(jnp.min(one_by_one((keys, theta_1))))
     return 1 / worst if worst > 0 else np.inf
 
 

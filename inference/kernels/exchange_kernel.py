@@ -13,6 +13,7 @@ from inference.kernels import step_size as step_sizes
 from inference.kernels import surrogate as surrogates
 from inference.kernels.conditional import FirstGivenSecond
 from inference.kernels.density import log_agreeing, log_joint, share
+from inference.kernels.independence import independence_step
 from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.kernels.reference_hmc import reference_hmc
 from inference.kernels.step_size import StepSize
@@ -167,6 +168,8 @@ class ExchangeKernel(MCMCKernel):
         rng_key, key_1, key_2, key_fit = jax.random.split(rng_key, 4)
         theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
         particles = anneal(key_2, model, theta_1, _NUM_PARTICLES).particles
+        # L may be -infinity at some particles; a chain that starts there could never leave.
+        start = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
         transport = surrogates.fit(
             key_fit, model, surrogates.agreement_potential(model), particles, _NUM_CURVATURE_POINTS
         )
@@ -182,8 +185,9 @@ class ExchangeKernel(MCMCKernel):
         )
         zero, count = jnp.zeros((), dtype), jnp.zeros((), int)
         state = ExchangeState(
-            z={"theta_1": theta_1, "theta_2": particles[0]},
-            negative=particles[1],
+            z={"theta_1": theta_1, "theta_2": particles[start]},
+            # Resampling leaves siblings side by side: take w far from theta_2's particle.
+            negative=particles[_NUM_PARTICLES // 2],
             rng_key=rng_key,
             i=count,
             num_warmup=count + num_warmup,
@@ -284,12 +288,18 @@ class ExchangeKernel(MCMCKernel):
     def _move_second(self, key: jax.Array, state: ExchangeState) -> ExchangeState:
         model, tuning = self.model, state.tuning
         theta_1 = state.z["theta_1"]
-        key_jitter, key_move = jax.random.split(key)
+        key_fresh, key_jitter, key_move = jax.random.split(key, 3)
+
+        def log_weight(theta: Array) -> Array:
+            penalty = model.agreement.strength * model.agreement.disagreement(theta)
+            return model.log_likelihood(theta) - penalty
+
+        start = independence_step(key_fresh, model, theta_1, state.z["theta_2"], log_weight)
         # Jitter lets a chain whose step is unstable where it happens to be move on.
         jitter = jax.random.uniform(key_jitter, (), theta_1.dtype, 0.5, 1.0)
         theta_2, info = reference_hmc(
             key_move,
-            state.z["theta_2"],
+            start,
             lambda theta: log_agreeing(model, theta_1, theta) + model.log_likelihood(theta),
             tuning.metric_2,
             tuning.metric_2.mean(theta_1),

@@ -78,10 +78,11 @@ def _log_gaussian_mass(linear: Array, precision: Array, lower: Array, upper: Arr
 def _invert(uniform: Array, linear: Array, precision: Array, lower: Array, upper: Array) -> Array:
     """Point of [lower, upper] below which a share `uniform` of the segment's mass lies."""
     rate = jnp.where(linear == 0, 1.0, jnp.abs(linear))
-    decay = jnp.exp(-rate * (upper - lower))
-    from_top = -jnp.log(uniform + (1 - uniform) * decay) / rate
+    decay = jnp.expm1(-rate * (upper - lower))
+    from_top = -jnp.log1p((1 - uniform) * decay) / rate
     sloped = jnp.where(linear > 0, upper - from_top, lower + from_top)
-    exponential = jnp.where(linear == 0, lower + uniform * (upper - lower), sloped)
+    flat = lower + uniform * (upper - lower)
+    exponential = jnp.clip(jnp.where(linear == 0, flat, sloped), lower, upper)
     safe = jnp.where(precision > 0, precision, 1.0)
     mean, root = linear / safe, jnp.sqrt(safe)
     a, b = (lower - mean) * root, (upper - mean) * root
@@ -89,6 +90,20 @@ def _invert(uniform: Array, linear: Array, precision: Array, lower: Array, upper
     low, high = jnp.where(flip, -b, a), jnp.where(flip, -a, b)
     log_low, log_high = log_ndtr(low), log_ndtr(high)
     log_p = jnp.logaddexp(jnp.log1p(-uniform) + log_low, jnp.log(uniform) + log_high)
-    quantile = ndtri(jnp.exp(log_p))
+    quantile = _inverse_log_ndtr(log_p)
     gaussian = mean + jnp.where(flip, -quantile, quantile) / root
     return jnp.where(precision > 0, jnp.clip(gaussian, lower, upper), exponential)
+
+
+def _inverse_log_ndtr(log_p: Array) -> Array:
+    """Quantile of the standard normal by log probability: far in the tail ndtri underflows."""
+    start = jnp.where(
+        log_p > -5, ndtri(jnp.exp(jnp.maximum(log_p, -5.0))), -jnp.sqrt(-2 * jnp.minimum(log_p, -1.0))
+    )
+
+    def newton(_: int, z: Array) -> Array:
+        value = log_ndtr(z)
+        step = (value - log_p) * jnp.exp(value + 0.5 * z**2 + 0.5 * jnp.log(2 * jnp.pi))
+        return jnp.where(log_p > -5, z, z - step)
+
+    return jax.lax.fori_loop(0, 6, newton, start)

@@ -147,6 +147,15 @@ def reference_hmc(
     log_accept = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
     accept = -jax.random.exponential(key_accept, (), dtype) < log_accept
     info = MoveInfo(
-        jnp.exp(jnp.minimum(log_accept, 0.0)), ~(jnp.abs(gain) < _DIVERGENCE), num_steps
+        jnp.exp(jnp.minimum(log_accept, 0.0)), _is_divergent(end, gain), num_steps
     )
     return jnp.where(accept, end.position, position), info
+
+
+def _is_divergent(end: Phase, gain: Float[Array, ""]) -> Bool[Array, ""]:
+    """Whether the integrator broke down: no force at the end, or a huge error along a finite path.
+
+    Ending outside the support (log density -infinity) is an honest rejection.
+    """
+    broken = ~jnp.isfinite(end.position).all() | ~jnp.isfinite(end.gradient).all()
+    return broken | (jnp.isfinite(gain) & (jnp.abs(gain) > _DIVERGENCE))

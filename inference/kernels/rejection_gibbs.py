@@ -141,13 +141,15 @@ class RejectionGibbsKernel(MCMCKernel):
         )
 
     def _sweep(self, state: RejectionGibbsState) -> RejectionGibbsState:
-        rng_key, key_2, key_y, key_1, key_shared = jax.random.split(state.rng_key, 5)
+        rng_key, key_2, key_y, key_fresh, key_1, key_shared = jax.random.split(state.rng_key, 6)
         state = state._replace(rng_key=rng_key)
         model = self.model
         if model.moving_2.any():
             state = self._move_second(key_2, state)
         if model.moving_1.any():
-            rejected, count, capped = self._rejected(key_y, state.z["theta_1"])
+            rejected, count, agreed, capped = self._rejected(key_y, state.z["theta_1"])
+            if model.moving_2.any():
+                state = self._refresh(key_fresh, state, agreed, capped)
             moved = self._move_first(key_1, state, rejected, count)
             if (model.moving_1 & ~model.moving_2).any():
                 moved = self._move_shared(key_shared, moved, rejected, count)
@@ -181,14 +183,27 @@ class RejectionGibbsKernel(MCMCKernel):
         is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
         return step_sizes.update(step, rate, _TARGET, is_warmup, is_last)
 
-    def _rejected(self, key: jax.Array, theta_1: Array) -> tuple[Array, Array, Array]:
-        """Return rejected proposals (padded), their number, and whether the cap was hit."""
+    def _refresh(
+        self, key: jax.Array, state: RejectionGibbsState, agreed: Array, capped: Array
+    ) -> RejectionGibbsState:
+        """Offer theta_2 the proposal on which the heads agreed: an exact draw of its prior.
+
+        Independent of the rejected ones given theta_1, so only L decides; it finds every mode.
+        """
+        likelihood = self.model.log_likelihood
+        log_accept = likelihood(agreed) - likelihood(state.z["theta_2"])
+        accept = -jax.random.exponential(key, (), agreed.dtype) < log_accept
+        theta_2 = jnp.where(accept & ~capped, agreed, state.z["theta_2"])
+        return state._replace(z=state.z | {"theta_2": theta_2})
+
+    def _rejected(self, key: jax.Array, theta_1: Array) -> tuple[Array, Array, Array, Array]:
+        """Return rejected proposals (padded), their number, the kept one, and cap hits."""
         agreement = self.model.agreement
         proposal = agreement.second_stage.around(theta_1)
         size = -(-self.cap // _ROUND) * _ROUND
 
         def one_round(carry: tuple) -> tuple:
-            key, buffer, count, _ = carry
+            key, buffer, count, _, _ = carry
             key, key_draw, key_keep = jax.random.split(key, 3)
             draws = proposal.sample(key_draw, (_ROUND,))
             log_keep = -agreement.strength * jax.vmap(agreement.disagreement)(draws)
@@ -196,18 +211,19 @@ class RejectionGibbsKernel(MCMCKernel):
             agreed = log_uniform < log_keep
             buffer = jax.lax.dynamic_update_slice(buffer, draws, (count, jnp.zeros_like(count)))
             count += jnp.where(agreed.any(), jnp.argmax(agreed), _ROUND)
-            return key, buffer, count, agreed.any()
+            return key, buffer, count, draws[jnp.argmax(agreed)], agreed.any()
 
         start = (
             key,
             jnp.zeros((size, self.model.dimension), theta_1.dtype),
             jnp.zeros((), int),
+            theta_1,
             jnp.zeros((), bool),
         )
-        _, buffer, count, done = jax.lax.while_loop(
-            lambda carry: ~carry[3] & (carry[2] <= size - _ROUND), one_round, start
+        _, buffer, count, agreed, done = jax.lax.while_loop(
+            lambda carry: ~carry[4] & (carry[2] <= size - _ROUND), one_round, start
         )
-        return buffer, count, ~done
+        return buffer, count, agreed, ~done
 
     def _move_first(
         self, key: jax.Array, state: RejectionGibbsState, rejected: Array, count: Array

@@ -15,6 +15,10 @@ from inference.estimate import Estimate
 _BATCH = 4096
 # Below this effective sample size the weights' own variance is not to be trusted either.
 _SMALLEST_ESS = 50.0
+# Trust the average only while -log Z < log n - 4 (nats).
+_MARGIN = 4.0
+# Numbers held by one batch of draws, at most.
+_MAX_NUMBERS = 10_000_000
 
 
 def importance(
@@ -62,16 +66,21 @@ def weighted_average(
     method : str
     """
     num_points = len(theta_1)
-    one_batch = jax.jit(jax.vmap(lambda k, t: _sums(log_weights(k, t, _BATCH))))
+    size = int(np.clip(_MAX_NUMBERS // theta_1.shape[-1], 16, min(_BATCH, max_evaluations)))
+
+    @jax.jit
+    def one_batch(keys: jax.Array, theta_1: Array) -> tuple[Array, Array]:
+        return jax.lax.map(lambda pair: _sums(log_weights(*pair, size)), (keys, theta_1))
+
     log_sum = np.full(num_points, -np.inf)
     log_sum_squares = np.full(num_points, -np.inf)
     num_draws = 0
-    for index in range(max(1, max_evaluations // (_BATCH * num_points))):
+    for index in range(max(1, max_evaluations // (size * num_points))):
         keys = jax.random.split(jax.random.fold_in(key, index), num_points)
         first, second = (np.asarray(x, np.float64) for x in one_batch(keys, theta_1))
         log_sum = np.logaddexp(log_sum, first)
         log_sum_squares = np.logaddexp(log_sum_squares, second)
-        num_draws += _BATCH
+        num_draws += size
         value, error = _finish(log_sum, log_sum_squares, num_draws)
         if np.all(error <= target_standard_error):
             break
@@ -95,4 +104,6 @@ def _finish(
     ess = np.exp(2 * log_sum - log_sum_squares)
     # Delta method: Var(log mean w) = (1 / ESS - 1 / n), the relative variance of the mean.
     error = np.sqrt(np.maximum(1 / np.maximum(ess, 1e-300) - 1 / num_draws, 0.0))
-    return value, np.where(ess < _SMALLEST_ESS, np.inf, error)
+    # Draws that never met the region where C is small look equal, and would claim no error.
+    too_few = (ess < _SMALLEST_ESS) | (value < _MARGIN - np.log(num_draws))
+    return value, np.where(too_few | ~np.isfinite(value), np.inf, error)

@@ -1,6 +1,7 @@
 """log Z(theta_1) by a named method, or by the cheapest that meets the requested error."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, get_args
 
 import jax
@@ -21,6 +22,9 @@ _SAMPLERS: dict[str, Callable[..., Estimate]] = {
     "gauss_newton": gauss_newton,
     "tempered_smc": tempered_smc,
 }
+# A proposal around one mode can miss others without its weights telling: never trusted alone.
+_UNIMODAL = ("gauss_newton",)
+_MAX_CONTRADICTION = 4.0  # standard errors
 
 
 def log_normalizer(
@@ -40,7 +44,8 @@ def log_normalizer(
         Leading axes are a batch, done at once.
     method : str
         `auto` climbs closed_form, importance, gauss_newton, tempered_smc until the error is met;
-        if none meets it, it returns the estimate with the smallest error.
+        if none meets it, it returns the estimate with the smallest error. gauss_newton, which
+        looks around one mode, counts only where tempered_smc does not contradict it.
     seed : int
     target_standard_error : float
         Nats.
@@ -91,11 +96,24 @@ def _climb(
         share = max_evaluations if name == "tempered_smc" else max_evaluations // 10
         key = jax.random.fold_in(jax.random.key(seed), index)
         estimate = sampler(model, theta_1, key, target, share)
+        if best is not None and best.method in _UNIMODAL:
+            best = _disagreeing(best, estimate)
         if best is None or np.max(estimate.standard_error) < np.max(best.standard_error):
             best = estimate
-        if np.all(estimate.standard_error <= target):
+        if np.all(estimate.standard_error <= target) and name not in _UNIMODAL:
             break
     return best
+
+
+def _disagreeing(proposal: Estimate, annealed: Estimate) -> Estimate:
+    """Give an estimate from one mode an infinite error where annealing contradicts it."""
+    error = np.hypot(proposal.standard_error, annealed.standard_error)
+    contradicted = np.abs(proposal.value - annealed.value) > _MAX_CONTRADICTION * error
+    return replace(
+        proposal,
+        standard_error=np.where(contradicted, np.inf, proposal.standard_error),
+        num_evaluations=proposal.num_evaluations + annealed.num_evaluations,
+    )
 
 
 def _reshaped(estimate: Estimate, shape: tuple[int, ...]) -> Estimate:

@@ -42,12 +42,15 @@ class Annealed(NamedTuple):
         Gradients of C, all particles together.
     reached : bool array
         Whether temperature 1 was reached within 400 steps.
+    num_temperatures : int array
+        Steps taken.
     """
 
     particles: Float[Array, "n d"]
     log_normalizer: Float[Array, ""]
     num_evaluations: Int[Array, ""]
     reached: Bool[Array, ""]
+    num_temperatures: Int[Array, ""]
 
 
 class _State(NamedTuple):
@@ -157,11 +160,16 @@ def anneal(
     )
     state = jax.lax.while_loop(unfinished, advance, state)
     return Annealed(
-        state.particles, state.log_normalizer, state.num_evaluations, state.temperature >= 1
+        state.particles,
+        state.log_normalizer,
+        state.num_evaluations,
+        state.temperature >= 1,
+        state.num_temperatures,
     )
 
 
 _NUM_RUNS = 8
+_MARGIN = 4.0  # nats, as for importance sampling
 _FEWEST_PARTICLES = 64
 
 
@@ -188,7 +196,12 @@ def tempered_smc(
         value = np.logaddexp.reduce(log_z, axis=1) - np.log(_NUM_RUNS)
         relative = np.exp(log_z - value[:, None])
         error = relative.std(axis=1, ddof=1) / np.sqrt(_NUM_RUNS)
-        error = np.where(np.asarray(runs.reached).all(axis=1), error, np.inf)
+        # One step to temperature 1 is importance sampling, and equal weights may only mean that
+        # no particle met the region where C is small.
+        unseen = value < _MARGIN - np.log(num_particles * _NUM_RUNS)
+        blind = unseen & (np.asarray(runs.num_temperatures) <= 1).any(axis=1)
+        failed = ~np.asarray(runs.reached).all(axis=1) | blind | ~np.isfinite(value)
+        error = np.where(failed, np.inf, error)
         # Four times the particles halve the error; stop before the budget would be passed.
         if np.all(error <= target_standard_error) or 5 * spent > max_evaluations:
             return Estimate(value, error, None, np.zeros(num_points), "tempered_smc", spent)

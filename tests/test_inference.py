@@ -1,0 +1,258 @@
+"""The entry, its results, layouts, checks, normalisers, folders and the command line."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from analyses.__main__ import main
+from generative import GaussianStage, InvalidInput, TwoStageModel, problems
+from inference import HMC, NonFiniteState, RejectionGibbs, Result, Run, infer, log_normalizer
+from inference.checks import check_chains
+from inference.doubling import compare
+from tests.statistical import z_limit
+
+TINY = {
+    "hmc": HMC(num_warmup=60, num_draws=60, num_chains=2, max_doublings=1),
+    "nuts": HMC(num_warmup=60, num_draws=60, num_chains=2, kernel="nuts"),
+    "rejection-gibbs": RejectionGibbs(num_warmup=60, num_draws=60, num_chains=2),
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Each backend twice with one seed, and once with another."""
+    result = {}
+    for name, backend in TINY.items():
+        problem = (
+            problems.get("linear_gaussian", d=2, m=1)
+            if name == "nuts"
+            else problems.get("double_well")
+        )
+        result[name] = [infer(problem.model, backend, seed=s, progress=False) for s in (1, 1, 2)]
+    return result
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_protocol(runs, name):
+    first, again, other = runs[name]
+    tree = first.tree
+    assert isinstance(first, Run) and isinstance(first.result, Result)
+    assert tree["posterior"]["theta_1"].dims == ("chain", "draw", "parameter")
+    for statistic in ("lp", "acceptance_rate", "diverging", "step_size", "disagreement",
+                      "disagreement_theta_1", "log_likelihood"):
+        assert tree["sample_stats"][statistic].dims == ("chain", "draw")
+    assert {"posterior", "sample_stats", "prior"} <= set(tree.children)
+    assert {"bits_saved", "log_evidence", "configuration", "seed", "dtype"} <= set(tree.attrs)
+    assert first.log_evidence is None and any("evidence" in note for note in first.notes)
+    np.testing.assert_array_equal(tree["posterior"]["theta_2"], again.tree["posterior"]["theta_2"])
+    assert not np.array_equal(tree["posterior"]["theta_2"], other.tree["posterior"]["theta_2"])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_save_and_load(runs, name, tmp_path):
+    run = runs[name][0]
+    folder = tmp_path / "run"
+    run.save(folder)
+    loaded = Run.load(folder)
+    np.testing.assert_array_equal(loaded.tree["posterior"]["theta_1"], run.tree["posterior"]["theta_1"])
+    assert loaded.result is run.result and loaded.bits_saved == run.bits_saved
+    with pytest.raises(InvalidInput, match="another run"):
+        run.save(folder)
+    path = folder / "posterior.nc"
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 255
+    path.write_bytes(damaged)
+    with pytest.raises(InvalidInput, match=r"posterior\.nc"):
+        Run.load(folder)
+
+
+def test_bits_saved_where_known(seed):
+    problem = problems.get("linear_gaussian", d=3)
+    run = infer(problem.model, HMC(num_draws=500), seed=seed, progress=False)
+    assert run.result is Result.converged
+    error = run.bits_saved.standard_error / np.log(2)
+    assert abs(run.bits_saved.bits - problem.truth.bits_saved) < z_limit() * error
+
+
+def test_sequential_and_vectorised_agree():
+    model = problems.get("double_well").model
+    options = {"num_warmup": 0, "num_draws": 12, "num_chains": 2, "max_doublings": 0}
+    runs = [
+        HMC(chain_method=method, **options).draw(model, jax.random.key(3), False).values["theta_1"]
+        for method in ("vectorized", "sequential")
+    ]
+    np.testing.assert_allclose(runs[0][:, :10], runs[1][:, :10], atol=1e-8)
+
+
+_SHARDED = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from generative import problems
+from inference import HMC
+model = problems.get("double_well").model
+assert jax.device_count() == 2
+runs = [HMC(chain_method=m, num_warmup=0, num_draws=600, num_chains=4, max_doublings=0).draw(
+    model, jax.random.key(3), False).values["theta_1"] for m in ("vectorized", "sharded")]
+np.testing.assert_allclose(runs[0][:, :10], runs[1][:, :10], atol=1e-8)
+import arviz as az
+error = np.hypot(*(float(np.asarray(az.mcse(r))) for r in runs))
+assert abs(runs[0].mean() - runs[1].mean()) < 5 * error + 1e-12
+"""
+
+
+def test_sharded_over_two_devices():
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", _SHARDED], env=os.environ | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_checks_catch_what_diagnostics_miss():
+    rng = np.random.default_rng(0)
+    good = rng.normal(size=(4, 1000))
+    assert all(check.passed for check in check_chains({"x": good}))
+    nan, stuck, drift = good.copy(), good.copy(), good + np.arange(4)[:, None]
+    nan[0, 0] = np.nan
+    stuck[1] = 0.5
+    for name, bad in (("finite", nan), ("variance", stuck), ("rhat", drift)):
+        failed = {c.name for c in check_chains({"theta": bad, "y": good}) if not c.passed}
+        assert name in failed
+    assert all(c.passed for c in check_chains({"C": np.zeros((4, 1000)), "x": good}))
+
+
+def test_doubling_check_sees_a_shift():
+    rng = np.random.default_rng(0)
+    x = {"C": rng.normal(size=(4, 500))}
+    same, moved = {"C": rng.normal(size=(4, 500))}, {"C": 0.5 + rng.normal(size=(4, 500))}
+    assert compare(x, same, 4).check.passed
+    assert not compare(x, moved, 4).check.passed
+
+
+def test_capped_rejection_is_a_failure():
+    model = problems.get("double_well").model.replace(agreement_strength=60.0)
+    run = infer(model, RejectionGibbs(num_warmup=50, num_draws=50, cap=16), progress=False)
+    assert run.result is Result.budget_exhausted
+
+
+def test_non_finite_stops_the_run():
+    def log_likelihood(theta):
+        return jnp.where(theta[0] > 0.5, jnp.inf, 0.0)
+
+    model = problems.get("double_well").model.replace(log_likelihood=log_likelihood)
+    with pytest.raises(NonFiniteState, match="chain"):
+        infer(model, TINY["hmc"], progress=False)
+
+
+NORMALIZERS = [
+    ("importance", "double_well", {}),
+    ("gauss_newton", "linear_gaussian", {"d": 10, "closed_form": False}),
+    ("tempered_smc", "linear_gaussian", {"d": 10, "closed_form": False, "form": "disagreement"}),
+    ("auto", "rotated_wells", {"d": 8}),
+    ("closed_form", "linear_gaussian", {"d": 10}),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "options"), NORMALIZERS)
+def test_log_normalizer(seed, method, name, options):
+    problem = problems.get(name, **options)
+    points = problem.model.first_stage.around(problem.model.theta_0).sample(jax.random.key(seed), (3,))
+    estimate = log_normalizer(problem.model, points, method, seed)
+    assert estimate.value.shape == (3,)
+    error = np.maximum(estimate.standard_error, 1e-9)
+    assert np.all(error < 0.2)
+    score = (estimate.value - problem.truth.log_normalizer(points)) / error
+    assert np.abs(score).max() < 1.5 * z_limit(3)  # eight runs: t-like tails
+    assert np.all(estimate.upper >= problem.truth.log_normalizer(points) - 1e-9)
+
+
+def test_log_normalizer_admits_ignorance():
+    model = problems.get("linear_gaussian", d=40, closed_form=False).model
+    assert np.isinf(log_normalizer(model, model.theta_0, "importance").standard_error)
+    needle = TwoStageModel(
+        jnp.zeros(1), GaussianStage(1.0), GaussianStage(1.0), agreement_strength=30.0,
+        disagreement=lambda t: jnp.where(t[0] > 4, 0.0, 1.0),
+    )
+    assert np.isinf(log_normalizer(needle, needle.theta_0).standard_error)
+
+
+def test_one_mode_is_not_believed():
+    problem = problems.get("rotated_wells", d=4)
+    model = problem.model.replace(agreement_strength=400.0)
+    estimate = log_normalizer(model, model.theta_0)
+    assert estimate.method == "tempered_smc"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: HMC(num_chains=0), lambda: HMC(colour=1), lambda: HMC(num_draws="many"),
+     lambda: infer(problems.get("double_well").model, "hmc"),
+     lambda: infer(problems.get("double_well").model, HMC(), seed=-1),
+     lambda: log_normalizer(problems.get("double_well").model, np.zeros(3)),
+     lambda: log_normalizer(problems.get("double_well").model, np.zeros(1), "guess"),
+     lambda: log_normalizer(problems.get("double_well").model, np.full(1, np.nan))],
+)
+def test_bad_input_is_one_sentence(make):
+    with pytest.raises(InvalidInput) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_float32_parameters_stay_float32():
+    model = TwoStageModel(
+        {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros((), jnp.float32)},
+        GaussianStage({"a": 1.0, "b": 0.5}), GaussianStage(1.0), agreement_strength=2.0,
+        disagreement=lambda t: jnp.sum(t["a"] ** 2) + t["b"] ** 2,
+        log_likelihood=lambda t: -((t["b"] - 1.0) ** 2),
+    )
+    run = infer(model, TINY["hmc"], progress=False)
+    assert run.tree["posterior"]["theta_2"].dtype == np.float32
+    assert np.asarray(log_normalizer(model, model.theta_0).value).dtype == np.float64
+
+
+ARGUMENTS = "--hmc.num-warmup 40 --hmc.num-draws 40 --hmc.num-chains 2 --hmc.max-doublings 0".split()
+
+
+def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    for index, folder in enumerate(folders):
+        command = ["run", "rotated_wells", "--problem.d", "2", "--seed", str(index), "--out", folder]
+        assert main([*command, *ARGUMENTS]) in (0, 1)
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["problem_options"]["d"] == 2 and config["options"]["num_draws"] == 40
+    assert "bits saved" in capsys.readouterr().out
+    figure = tmp_path / "figure.png"
+    assert main(["compare", *folders, "--figure", str(figure)]) == 0
+    assert "C(theta_2)" in capsys.readouterr().out and figure.stat().st_size > 1000
+    command = ["run", "rotated_wells", "--problem.d", "2", "--out", folders[0], *ARGUMENTS]
+    assert main(command) == 2  # holds another run
+    assert main([*command, "--resume"]) in (0, 1)
+    assert main([*command, "--resume", "--seed", "7"]) == 2
+
+
+def test_command_line_reads_toml_and_lists_problems(tmp_path, capsys):
+    file = tmp_path / "run.toml"
+    file.write_text('backend = "rejection-gibbs"\n[rejection_gibbs]\nnum_warmup = 50\nnum_draws = 60\n')
+    assert main(["run", "double_well", "--config", str(file)]) in (0, 1)
+    assert "proposals per sweep" in capsys.readouterr().out
+    assert main(["problems"]) == 0
+    assert "linear_gaussian" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["run", "run nothing", "run double_well --backend guess", "run double_well --hmc.num-chains 0",
+     "run double_well --hmc.colour 1", "run linear_gaussian --problem.d 0", "run no.module:f",
+     "run double_well --config missing.toml", "compare missing other"],
+)
+def test_command_line_refuses_in_one_line(command, capsys):
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.splitlines()[-1].startswith("concord: ") and "Traceback" not in error
