@@ -64,9 +64,8 @@ def parse_run(name: str, arguments: Sequence[str]) -> RunOptions:
     InvalidInput
         If a flag, a key or a value cannot be used.
     """
-    options = create_model(
-        "Options", __base__=RunOptions, problem=(_problem_options(name), _problem_options(name)())
-    )
+    problem = _problem_options(name)
+    options = create_model("Options", __base__=RunOptions, problem=(problem, problem()))
     arguments, file = _without_config(arguments)
     default = _validate(options, _read_toml(file) if file else {})
     return _parse(options, default, arguments)

@@ -22,8 +22,9 @@ myst_heading_anchors = 3
 
 napoleon_google_docstring = False
 napoleon_numpy_docstring = True
-napoleon_use_ivar = True
 napoleon_use_rtype = False
+# Attributes are listed like parameters: fields of dataclasses and of named tuples.
+napoleon_custom_sections = [("Attributes", "params_style")]
 # Docstrings state shapes and units, which annotations of arrays would only repeat.
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
@@ -33,16 +34,16 @@ html_theme = "furo"
 html_title = f"Concord {release}"
 
 
-def escape_bars(app, what, name, obj, options, lines):
-    r"""Write | as \| outside code: docstrings mean norms and conditionals, not substitutions."""
+def escape_prose(app, what, name, obj, options, lines):
+    """Keep reStructuredText from reading |x| as a substitution and an initial as a numeral."""
     for index, line in enumerate(lines):
-        if not line.lstrip().startswith((">>>", "...")):
-            parts = re.split(r"(`+[^`]*`+)", line)
-            lines[index] = "".join(
-                part if part.startswith("`") else part.replace("|", r"\|") for part in parts
-            )
+        if line.lstrip().startswith((">>>", "...")):
+            continue
+        parts = re.split(r"(`+[^`]*`+)", line)
+        escaped = "".join(p if p.startswith("`") else p.replace("|", r"\|") for p in parts)
+        lines[index] = re.sub(r"^(\s*[A-Z])\.(?=\s|$)", r"\1\\.", escaped)
 
 
 def setup(app):
-    """Connect the hook; priority above napoleon's, so that it sees the final text."""
-    app.connect("autodoc-process-docstring", escape_bars, priority=900)
+    """Connect the hook; its priority puts it after napoleon."""
+    app.connect("autodoc-process-docstring", escape_prose, priority=900)

@@ -14,14 +14,17 @@ theta_1 by G, that line has no noise when C is quadratic.
 I. Murray, Z. Ghahramani and D. MacKay, UAI 2006, arXiv:1206.6848.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from generative import GaussianStage
-from inference.kernels.density import log_agreeing, log_first, log_second, share
+from inference.kernels.density import log_first, log_joint, log_second, share
 from inference.kernels.exchange_kernel import ExchangeKernel, ExchangeState, Tuning
 from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
+from inference.kernels.surrogate import score
 
 _NUM_FORCE_STEPS = 8
 
@@ -77,7 +80,7 @@ class TransportedExchange(ExchangeKernel):
             position = mean + jnp.cos(angle) * centred + jnp.sin(angle) * velocity
             final = jnp.cos(angle) * velocity - jnp.sin(angle) * centred
         else:
-            force = jax.value_and_grad(lambda a: self._surrogate_density(tuning, a, theta_2))
+            force = self._force(tuning, theta_2)
             start = Phase(theta_1, velocity, *force(theta_1))
             end = integrate(
                 force,
@@ -100,10 +103,19 @@ class TransportedExchange(ExchangeKernel):
         )
         return gaussian and not (model.moving_1 & ~model.moving_2).any()
 
-    def _surrogate_density(self, tuning: Tuning, theta_1: Array, theta_2: Array) -> Array:
+    def _force(
+        self, tuning: Tuning, theta_2: Array
+    ) -> Callable[[Array], tuple[Array, Array]]:
+        """Return the field that kicks follow; with it, an (unused) value."""
         model = self.model
-        theta_2 = share(model, theta_1, theta_2)
-        value = log_first(model, theta_1) - tuning.transport.log_normalizer(theta_1)
-        if (model.moving_1 & ~model.moving_2).any():
-            return value + log_agreeing(model, theta_1, theta_2) + model.log_likelihood(theta_2)
-        return value + log_second(model, theta_1, theta_2)
+
+        def log_density(theta_1: Array) -> Array:
+            if (model.moving_1 & ~model.moving_2).any():
+                return log_joint(model, theta_1, share(model, theta_1, theta_2))
+            return log_first(model, theta_1) + log_second(model, theta_1, theta_2)
+
+        def force(theta_1: Array) -> tuple[Array, Array]:
+            value, gradient = jax.value_and_grad(log_density)(theta_1)
+            return value, gradient - score(model, tuning.transport, theta_1)
+
+        return force

@@ -6,6 +6,8 @@ reversible, so accepting by the exchange ratio of the *true* densities makes the
 whatever the surrogate; a poor one only lowers acceptance.
 """
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels.density import log_joint, share
 from inference.kernels.exchange_kernel import ExchangeKernel, ExchangeState
 from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
+from inference.kernels.surrogate import score
 
 _TARGET_SURROGATE = 0.9
 
@@ -138,7 +141,7 @@ class ExchangeHMC(ExchangeKernel):
         reference = PosteriorReference(
             JointReference(tuning.transport, variance_1), tuning.likelihood
         )
-        force = jax.value_and_grad(lambda x: surrogate_density(model, tuning.transport, x))
+        force = surrogate_force(model, tuning.transport)
         position = jnp.concatenate([state.z["theta_1"], state.z["theta_2"]])
         velocity = reference.fluctuation(key_velocity)
         length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)
@@ -170,10 +173,20 @@ class ExchangeHMC(ExchangeKernel):
         return self._describe(state._replace(i=state.i + 1))
 
 
-def surrogate_density(
-    model: TwoStageModel, surrogate: LinearGaussianAgreement, both: Float[Array, " 2d"]
-) -> Float[Array, ""]:
-    """Log joint density with the surrogate's normaliser, nats."""
-    theta_1, theta_2 = jnp.split(both, 2)
-    theta_2 = share(model, theta_1, theta_2)
-    return log_joint(model, theta_1, theta_2) - surrogate.log_normalizer(theta_1)
+def surrogate_force(
+    model: TwoStageModel, surrogate: LinearGaussianAgreement
+) -> Callable[[Array], tuple[Array, Array]]:
+    """Log joint density with the surrogate's normaliser (nats), and the field that kicks follow."""
+    last = model.dimension
+
+    def log_density(both: Array) -> Array:
+        theta_1, theta_2 = jnp.split(both, 2)
+        return log_joint(model, theta_1, share(model, theta_1, theta_2))
+
+    def force(both: Float[Array, " 2d"]) -> tuple[Array, Array]:
+        value, gradient = jax.value_and_grad(log_density)(both)
+        theta_1 = both[:last]
+        field = gradient.at[:last].add(-score(model, surrogate, theta_1))
+        return value - surrogate.log_normalizer(theta_1), field
+
+    return force

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from generative import LinearGaussianAgreement, TwoStageModel
+from generative import LaplaceStage, LinearGaussianAgreement, TwoStageModel
 
 # Exact where d is small; beyond that products with the surrogate must not outweigh gradients.
 _SMALL_DIMENSION, _RANK_WHEN_SMALL, _RANK_WHEN_LARGE = 256, 128, 32
@@ -137,6 +137,23 @@ def fit(
     slope = jnp.nan_to_num(vectors.T) @ (spread * gradient)
     offset = matrix @ draws.mean(axis=0) - jnp.where(root > 0, slope / jnp.where(root > 0, root, 1), 0)
     return LinearGaussianAgreement(matrix, offset, model.second_stage.variance)
+
+
+def score(
+    model: TwoStageModel, surrogate: LinearGaussianAgreement, theta_1: Float[Array, " d"]
+) -> Float[Array, " d"]:
+    """Gradient of the surrogate of log Z(theta_1), kept where that of log Z must lie.
+
+    The gradient of log Z is a mean of gradients of log p2, which a Laplace stage bounds by the
+    inverse of its scale. The surrogate's is not bounded, and would drive theta_1 to infinity
+    against a prior that falls only exponentially.
+    """
+    value = surrogate.score(theta_1)
+    if not isinstance(model.second_stage, LaplaceStage):
+        return value
+    scale = np.asarray(model.second_stage.scale)
+    bound = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), np.inf).astype(value.dtype)
+    return jnp.clip(value, -bound, bound)
 
 
 def _leading_eigenpairs(

@@ -40,6 +40,7 @@ def importance(
         target_standard_error,
         max_evaluations,
         "importance",
+        margin=_MARGIN,
     )
 
 
@@ -50,6 +51,7 @@ def weighted_average(
     target_standard_error: float,
     max_evaluations: int,
     method: str,
+    margin: float = -np.inf,
 ) -> Estimate:
     """Log of the mean weight, drawing batches until the error is small or the budget is spent.
 
@@ -64,6 +66,8 @@ def weighted_average(
     max_evaluations : int
         Draws for all of the batch together.
     method : str
+    margin : float
+        The error is infinite unless -value < log n - margin, nats.
     """
     num_points = len(theta_1)
     size = int(np.clip(_MAX_NUMBERS // theta_1.shape[-1], 16, min(_BATCH, max_evaluations)))
@@ -81,7 +85,7 @@ def weighted_average(
         log_sum = np.logaddexp(log_sum, first)
         log_sum_squares = np.logaddexp(log_sum_squares, second)
         num_draws += size
-        value, error = _finish(log_sum, log_sum_squares, num_draws)
+        value, error = _finish(log_sum, log_sum_squares, num_draws, margin)
         if np.all(error <= target_standard_error):
             break
     return Estimate(value, error, None, np.zeros(num_points), method, num_draws * num_points)
@@ -98,12 +102,12 @@ def _sums(log_weights: Array) -> tuple[Array, Array]:
 
 
 def _finish(
-    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int
+    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int, margin: float
 ) -> tuple[np.ndarray, np.ndarray]:
     value = log_sum - np.log(num_draws)
     ess = np.exp(2 * log_sum - log_sum_squares)
     # Delta method: Var(log mean w) = (1 / ESS - 1 / n), the relative variance of the mean.
     error = np.sqrt(np.maximum(1 / np.maximum(ess, 1e-300) - 1 / num_draws, 0.0))
     # Draws that never met the region where C is small look equal, and would claim no error.
-    too_few = (ess < _SMALLEST_ESS) | (value < _MARGIN - np.log(num_draws))
+    too_few = (ess < _SMALLEST_ESS) | (value < margin - np.log(num_draws))
     return value, np.where(too_few | ~np.isfinite(value), np.inf, error)
