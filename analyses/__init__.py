@@ -1,0 +1,1 @@
+"""Questions asked of the model, one a file: a configuration, a run, a table, a figure."""

@@ -80,6 +80,10 @@ def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
     from analyses.configuration import parse_run
     from analyses.summary import summarize
 
+    if arguments[:1] in (["-h"], ["--help"]):
+        parser.print_help()
+        print("\noptions: concord run PROBLEM --help")
+        return 0
     if not arguments or arguments[0].startswith("-"):
         parser.print_usage(sys.stderr)
         raise InvalidInput(

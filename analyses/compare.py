@@ -37,12 +37,17 @@ def compare(directories: Sequence[Path], figure: Path) -> str:
         raise InvalidInput("DIR", f"{len(directories)} folders", "two or more run folders")
     runs = {str(directory): Run.load(directory) for directory in directories}
     quantities = {name: _quantities(run.tree) for name, run in runs.items()}
-    shared = [q for q in next(iter(quantities.values())) if all(q in x for x in quantities.values())]
+    shared = [
+        q for q in next(iter(quantities.values())) if all(q in x for x in quantities.values())
+    ]
     rows = [["result", *(run.result.value for run in runs.values())]]
     rows.append(["bits saved", *(_bits(run) for run in runs.values())])
     rows += [[q, *(with_error(x[q]) for x in quantities.values())] for q in shared]
-    forest({name: xr.Dataset({q: x[q] for q in shared}) for name, x in quantities.items()},
-           figure, "Posterior functionals by run")
+    forest(
+        {name: xr.Dataset({q: x[q] for q in shared}) for name, x in quantities.items()},
+        figure,
+        "Posterior functionals by run",
+    )
     return text_table(["", *runs], rows)
 
 
@@ -51,9 +56,9 @@ def _quantities(tree: xr.DataTree) -> dict[str, xr.DataArray]:
     right = right_answers(tree)
     for name, draws in {} if right is None else right.items():
         for head in ("first", "second"):
-            quantities[f"P({head} right), {name}"] = draws.sel(head=head).drop_vars(
-                ["head", "draw"]
-            ).rename(draw="answer_draw")
+            quantities[f"P({head} right), {name}"] = (
+                draws.sel(head=head).drop_vars(["head", "draw"]).rename(draw="answer_draw")
+            )
     return quantities
 
 

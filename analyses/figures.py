@@ -21,10 +21,11 @@ def forest(datasets: dict[str, xr.Dataset], path: Path, title: str) -> None:
     title : str
     """
     trees = {
-        name: az.from_dict({"posterior": {k: v.values for k, v in data.items()}},
-                           dims={k: list(v.dims[2:]) for k, v in data.items()},
-                           coords={k: v.values for k, v in data.coords.items()
-                                   if k not in ("chain", "draw")})
+        name: az.from_dict(
+            {"posterior": {k: v.values for k, v in data.items()}},
+            dims={k: list(v.dims[2:]) for k, v in data.items()},
+            coords={k: v.values for k, v in data.coords.items() if k not in ("chain", "draw")},
+        )
         for name, data in datasets.items()
     }
     only = next(iter(trees.values()))

@@ -20,6 +20,8 @@ def main(out: Path, seed: int) -> int:
         problem.model, BACKEND, seed=seed, directory=out, provenance={"problem": problem.name}
     )
     print(summarize(run))
-    forest({"posterior": right_answers(run.tree)}, figure, "Probability of the true answer")
+    right = right_answers(run.tree)
+    if right is not None:
+        forest({"posterior": right}, figure, "Probability of the true answer")
     print(f"run folder: {out}\nfigure: {figure}")
     return 0 if run.result.is_usable else 1

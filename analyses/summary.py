@@ -14,8 +14,7 @@ def functionals_of(tree: xr.DataTree) -> xr.Dataset:
     Returns
     -------
     Dataset
-        `lp`, `C`, `L` (nats), squared distances from theta_0 to theta_1 are not kept in the tree,
-        so that only |theta_2 - theta_1|^2 appears.
+        The log joint and L in nats, C of both stages, and the squared distance between them.
     """
     stats, posterior = tree["sample_stats"], tree["posterior"]
     shift = posterior["theta_2"] - posterior["theta_1"]
@@ -76,6 +75,13 @@ def summarize(run: Run) -> str:
         for check in run.checks
     ]
     return "\n".join(
-        [table, "", *verdicts, "", *(f"note: {note}" for note in run.notes), "",
-         f"result: {run.result.value}"]
+        [
+            table,
+            "",
+            *verdicts,
+            "",
+            *(f"note: {note}" for note in run.notes),
+            "",
+            f"result: {run.result.value}",
+        ]
     )

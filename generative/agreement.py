@@ -67,7 +67,7 @@ class Agreement:
 
     @cached_property
     def log_normalizer(self) -> Callable[[Array], Array] | None:
-        """log Z of one theta_1 in nats, shape (d,) -> (), where it has a closed form; else None."""
+        """Log Z of one theta_1 in nats, shape (d,) -> (), where it has a closed form; else None."""
         if self.strength == 0:
             return lambda theta_1: jnp.zeros((), theta_1.dtype)
         if not self.second_stage.free.any():
@@ -95,7 +95,7 @@ class AgreementConditioned(dist.Distribution):
     -----
     `sample` is exact: from the closed form, else by rejection, at a mean cost of 1 / Z
     proposals. A draw that needs more than `REJECTION_CAP` proposals comes back as NaN
-    (:func:`generative.simulate.simulate` turns that into an error).
+    (:func:`generative.simulate` turns that into an error).
     """
 
     pytree_data_fields = ("base",)

@@ -1,4 +1,4 @@
-"""Linear residuals under a Gaussian second stage: everything about q(theta_2 | theta_1) in closed form.
+"""Linear residuals under a Gaussian second stage: q(theta_2 | theta_1) in closed form.
 
 With C = |A theta - c|_W^2 / 2 and theta_2 ~ N(theta_1, S2), agreement makes theta_2 | theta_1 the
 Gaussian N(G theta_1 + g, Sq), and Z(theta_1) a Gaussian density of the residual. All algebra is

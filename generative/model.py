@@ -190,7 +190,9 @@ class TwoStageModel:
         unravel, dtype = self.space.unravel, self.space.origin.dtype
         linear = residuals if isinstance(residuals, LinearResiduals) else None
         if linear is not None and linear.A.shape[1] != self.dimension:
-            raise InvalidInput("residuals", f"A of shape {linear.A.shape}", f"(m, {self.dimension})")
+            raise InvalidInput(
+                "residuals", f"A of shape {linear.A.shape}", f"(m, {self.dimension})"
+            )
 
         def of_vector(theta: Array) -> Array:
             if residuals is None:

@@ -51,9 +51,7 @@ def answers(
         )
     )
     values = jax.tree.map(np.asarray, both(jnp.asarray(flat)))
-    return {
-        name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in values.items()
-    }
+    return {name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in values.items()}
 
 
 def build_tree(
@@ -153,7 +151,9 @@ def _attributes(
 ) -> dict[str, Any]:
     """Root attributes; netCDF takes no None, bool or dict, so unknown numbers are NaN."""
     nan = float("nan")
-    evidence = (nan, nan) if log_evidence is None else (log_evidence.value, log_evidence.standard_error)
+    evidence = (
+        (nan, nan) if log_evidence is None else (log_evidence.value, log_evidence.standard_error)
+    )
     bits = (nan, nan)
     if bits_saved is not None:
         bits = (bits_saved.bits, bits_saved.standard_error / np.log(2))

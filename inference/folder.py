@@ -1,4 +1,4 @@
-"""Run folders: config.json, summary.json, posterior.nc, manifest.json; written whole or not at all."""
+"""Run folders: configuration, summary, draws and manifest; written whole or not at all."""
 
 import hashlib
 import json

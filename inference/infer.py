@@ -131,9 +131,7 @@ def _infer(
     return Run(tree, result, None, bits_saved, checks, notes, model)
 
 
-def _prior(
-    model: TwoStageModel, key: jax.Array
-) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] | None, list[str]]:
     """Exact draws from the two-stage prior where they can be had; else say why not."""
     try:
         simulate(model, key, _NUM_TRIAL_DRAWS, cap=_PRIOR_CAP)  # cheap where it must fail
@@ -141,4 +139,3 @@ def _prior(
     except AgreementNotReached:
         return None, ["no prior draws: Z(theta_1) is too small for exact simulation by rejection"]
     return {"theta_1": np.asarray(draws.theta_1), "theta_2": np.asarray(draws.theta_2)}, []
-

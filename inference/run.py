@@ -56,7 +56,7 @@ class Run:
     model: TwoStageModel | None = None
 
     def predict(self, inputs: Any, num_draws: int = 200) -> xr.DataArray:
-        """Posterior mean answers of both heads on new inputs.
+        """Answers of both heads on new inputs, draw by draw.
 
         Parameters
         ----------

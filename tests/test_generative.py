@@ -74,7 +74,9 @@ def test_stage_densities_are_normalised(stage, expected):
     around = stage.around(jnp.ones(3))
     np.testing.assert_allclose(around.log_prob(x), expected(1.0, 0.7).log_prob(x).sum())
     draws = around.sample(jax.random.key(0), (200_000,))
-    np.testing.assert_allclose(draws.var(axis=0), stage.bind(ParameterSpace(jnp.zeros(3)), "s").variance, rtol=0.03)
+    np.testing.assert_allclose(
+        draws.var(axis=0), stage.bind(ParameterSpace(jnp.zeros(3)), "s").variance, rtol=0.03
+    )
 
 
 def test_a_fixed_block_stays_and_has_no_density():
@@ -101,7 +103,9 @@ def test_nuts_with_fixed_blocks_returns_the_prior():
 
 def test_closed_form_against_quadrature():
     residuals = LinearResiduals(jnp.array([[1.3]]), jnp.array([0.4]), jnp.array([[2.0]]))
-    model = model_with(theta_0=jnp.zeros(1), disagreement=None, residuals=residuals, agreement_strength=3.0)
+    model = model_with(
+        theta_0=jnp.zeros(1), disagreement=None, residuals=residuals, agreement_strength=3.0
+    )
 
     def integrand(b, a):
         return stats.norm.pdf(b, a, 0.5) * np.exp(-3 * 0.5 * 2.0 * (1.3 * b - 0.4) ** 2)
@@ -111,7 +115,9 @@ def test_closed_form_against_quadrature():
         closed = model.agreement.log_normalizer(jnp.array([a]))
         np.testing.assert_allclose(closed, np.log(z), rtol=1e-9)
         mean = integrate.quad(lambda b, a: b * integrand(b, a), -10, 10, args=(a,))[0] / z
-        np.testing.assert_allclose(model.agreement.closed_form.mean(jnp.array([a])), [mean], rtol=1e-8)
+        np.testing.assert_allclose(
+            model.agreement.closed_form.mean(jnp.array([a])), [mean], rtol=1e-8
+        )
 
 
 def test_linear_algebra_against_dense(seed):
@@ -135,7 +141,9 @@ def test_truth_of_linear_gaussian_by_another_route():
     b = rng.normal(size=(2, 4)) / 2
     y = b @ rng.normal(size=4) + 0.5 * rng.normal(size=2)
     root = np.sqrt(20.0)
-    mean, covariance, d = linear_posterior(np.ones(4), np.full(4, 0.25), root * a, root * c, b, y, 0.25)
+    mean, covariance, d = linear_posterior(
+        np.ones(4), np.full(4, 0.25), root * a, root * c, b, y, 0.25
+    )
     np.testing.assert_allclose(problem.truth.mean_1, mean[:d], atol=1e-10)
     np.testing.assert_allclose(problem.truth.mean_2, mean[d:], atol=1e-10)
     np.testing.assert_allclose(problem.truth.cov_2, covariance[d:, d:], atol=1e-10)

@@ -43,8 +43,15 @@ def test_protocol(runs, name):
     tree = first.tree
     assert isinstance(first, Run) and isinstance(first.result, Result)
     assert tree["posterior"]["theta_1"].dims == ("chain", "draw", "parameter")
-    for statistic in ("lp", "acceptance_rate", "diverging", "step_size", "disagreement",
-                      "disagreement_theta_1", "log_likelihood"):
+    for statistic in (
+        "lp",
+        "acceptance_rate",
+        "diverging",
+        "step_size",
+        "disagreement",
+        "disagreement_theta_1",
+        "log_likelihood",
+    ):
         assert tree["sample_stats"][statistic].dims == ("chain", "draw")
     assert {"posterior", "sample_stats", "prior"} <= set(tree.children)
     assert {"bits_saved", "log_evidence", "configuration", "seed", "dtype"} <= set(tree.attrs)
@@ -58,7 +65,9 @@ def test_save_and_load(runs, name, tmp_path):
     folder = tmp_path / "run"
     run.save(folder)
     loaded = Run.load(folder)
-    np.testing.assert_array_equal(loaded.tree["posterior"]["theta_1"], run.tree["posterior"]["theta_1"])
+    np.testing.assert_array_equal(
+        loaded.tree["posterior"]["theta_1"], run.tree["posterior"]["theta_1"]
+    )
     assert loaded.result is run.result and loaded.bits_saved == run.bits_saved
     with pytest.raises(InvalidInput, match="another run"):
         run.save(folder)
@@ -109,7 +118,10 @@ def test_sharded_over_two_devices():
     import os
 
     done = subprocess.run(
-        [sys.executable, "-c", _SHARDED], env=os.environ | environment, capture_output=True, text=True
+        [sys.executable, "-c", _SHARDED],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -162,7 +174,9 @@ NORMALIZERS = [
 @pytest.mark.parametrize(("method", "name", "options"), NORMALIZERS)
 def test_log_normalizer(seed, method, name, options):
     problem = problems.get(name, **options)
-    points = problem.model.first_stage.around(problem.model.theta_0).sample(jax.random.key(seed), (3,))
+    points = problem.model.first_stage.around(problem.model.theta_0).sample(
+        jax.random.key(seed), (3,)
+    )
     estimate = log_normalizer(problem.model, points, method, seed)
     assert estimate.value.shape == (3,)
     error = np.maximum(estimate.standard_error, 1e-9)
@@ -176,10 +190,14 @@ def test_log_normalizer_admits_ignorance():
     model = problems.get("linear_gaussian", d=40, closed_form=False).model
     assert np.isinf(log_normalizer(model, model.theta_0, "importance").standard_error)
     needle = TwoStageModel(
-        jnp.zeros(1), GaussianStage(1.0), GaussianStage(1.0), agreement_strength=30.0,
+        jnp.zeros(1),
+        GaussianStage(1.0),
+        GaussianStage(1.0),
+        agreement_strength=30.0,
         disagreement=lambda t: jnp.where(t[0] > 4, 0.0, 1.0),
     )
-    assert np.isinf(log_normalizer(needle, needle.theta_0).standard_error)
+    estimate = log_normalizer(needle, needle.theta_0, max_evaluations=50_000)
+    assert np.isinf(estimate.standard_error)
 
 
 def test_one_mode_is_not_believed():
@@ -191,12 +209,16 @@ def test_one_mode_is_not_believed():
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: HMC(num_chains=0), lambda: HMC(colour=1), lambda: HMC(num_draws="many"),
-     lambda: infer(problems.get("double_well").model, "hmc"),
-     lambda: infer(problems.get("double_well").model, HMC(), seed=-1),
-     lambda: log_normalizer(problems.get("double_well").model, np.zeros(3)),
-     lambda: log_normalizer(problems.get("double_well").model, np.zeros(1), "guess"),
-     lambda: log_normalizer(problems.get("double_well").model, np.full(1, np.nan))],
+    [
+        lambda: HMC(num_chains=0),
+        lambda: HMC(colour=1),
+        lambda: HMC(num_draws="many"),
+        lambda: infer(problems.get("double_well").model, "hmc"),
+        lambda: infer(problems.get("double_well").model, HMC(), seed=-1),
+        lambda: log_normalizer(problems.get("double_well").model, np.zeros(3)),
+        lambda: log_normalizer(problems.get("double_well").model, np.zeros(1), "guess"),
+        lambda: log_normalizer(problems.get("double_well").model, np.full(1, np.nan)),
+    ],
 )
 def test_bad_input_is_one_sentence(make):
     with pytest.raises(InvalidInput) as caught:
@@ -207,22 +229,43 @@ def test_bad_input_is_one_sentence(make):
 def test_float32_parameters_stay_float32():
     model = TwoStageModel(
         {"a": jnp.zeros(2, jnp.float32), "b": jnp.zeros((), jnp.float32)},
-        GaussianStage({"a": 1.0, "b": 0.5}), GaussianStage(1.0), agreement_strength=2.0,
+        GaussianStage({"a": 1.0, "b": 0.5}),
+        GaussianStage(1.0),
+        agreement_strength=2.0,
         disagreement=lambda t: jnp.sum(t["a"] ** 2) + t["b"] ** 2,
         log_likelihood=lambda t: -((t["b"] - 1.0) ** 2),
     )
     run = infer(model, TINY["hmc"], progress=False)
     assert run.tree["posterior"]["theta_2"].dtype == np.float32
-    assert np.asarray(log_normalizer(model, model.theta_0).value).dtype == np.float64
+    estimate = log_normalizer(model, model.theta_0, "importance")
+    assert np.asarray(estimate.value).dtype == np.float64 and estimate.standard_error < 0.2
 
 
-ARGUMENTS = "--hmc.num-warmup 40 --hmc.num-draws 40 --hmc.num-chains 2 --hmc.max-doublings 0".split()
+ARGUMENTS = [
+    "--hmc.num-warmup",
+    "40",
+    "--hmc.num-draws",
+    "40",
+    "--hmc.num-chains",
+    "2",
+    "--hmc.max-doublings",
+    "0",
+]
 
 
 def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
     for index, folder in enumerate(folders):
-        command = ["run", "rotated_wells", "--problem.d", "2", "--seed", str(index), "--out", folder]
+        command = [
+            "run",
+            "rotated_wells",
+            "--problem.d",
+            "2",
+            "--seed",
+            str(index),
+            "--out",
+            folder,
+        ]
         assert main([*command, *ARGUMENTS]) in (0, 1)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["problem_options"]["d"] == 2 and config["options"]["num_draws"] == 40
@@ -238,7 +281,9 @@ def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
 
 def test_command_line_reads_toml_and_lists_problems(tmp_path, capsys):
     file = tmp_path / "run.toml"
-    file.write_text('backend = "rejection-gibbs"\n[rejection_gibbs]\nnum_warmup = 50\nnum_draws = 60\n')
+    file.write_text(
+        'backend = "rejection-gibbs"\n[rejection_gibbs]\nnum_warmup = 50\nnum_draws = 60\n'
+    )
     assert main(["run", "double_well", "--config", str(file)]) in (0, 1)
     assert "proposals per sweep" in capsys.readouterr().out
     assert main(["problems"]) == 0
@@ -247,9 +292,17 @@ def test_command_line_reads_toml_and_lists_problems(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "run nothing", "run double_well --backend guess", "run double_well --hmc.num-chains 0",
-     "run double_well --hmc.colour 1", "run linear_gaussian --problem.d 0", "run no.module:f",
-     "run double_well --config missing.toml", "compare missing other"],
+    [
+        "run",
+        "run nothing",
+        "run double_well --backend guess",
+        "run double_well --hmc.num-chains 0",
+        "run double_well --hmc.colour 1",
+        "run linear_gaussian --problem.d 0",
+        "run no.module:f",
+        "run double_well --config missing.toml",
+        "compare missing other",
+    ],
 )
 def test_command_line_refuses_in_one_line(command, capsys):
     assert main(command.split()) == 2

@@ -13,7 +13,8 @@ from inference.kernels.density import log_agreeing, log_joint
 from inference.kernels.exchange import TransportedExchange
 from inference.kernels.joint import ExchangeHMC, JointReference, PosteriorReference
 from inference.kernels.piecewise import sample_piecewise_exponential
-from inference.kernels.reference_hmc import Phase, integrate as flow
+from inference.kernels.reference_hmc import Phase
+from inference.kernels.reference_hmc import integrate as flow
 from inference.kernels.surrogate import agreement_potential, fit
 from inference.normalizer.tempered_smc import anneal
 
@@ -21,7 +22,9 @@ from inference.normalizer.tempered_smc import anneal
 def random_form(rng, m, d, zero=()):
     s2 = rng.uniform(0.2, 1.0, size=d)
     s2[list(zero)] = 0.0
-    return LinearGaussianAgreement(jnp.asarray(rng.normal(size=(m, d))), jnp.asarray(rng.normal(size=m)), s2)
+    return LinearGaussianAgreement(
+        jnp.asarray(rng.normal(size=(m, d))), jnp.asarray(rng.normal(size=m)), s2
+    )
 
 
 def dense(apply, n):
@@ -91,8 +94,12 @@ def test_surrogate_is_exact_for_quadratic_c_from_any_draws(seed):
 
 @pytest.mark.parametrize(
     ("slopes", "precisions"),
-    [([1.0, 2.0, 3.0], [0, 0, 0]), ([0, 2.0, 3.0], [1.5, 0, 0]), ([1.0, 1.0, 0], [0, 0, 0]),
-     ([0, 60.0, 0], [1.0, 0, 0])],
+    [
+        ([1.0, 2.0, 3.0], [0, 0, 0]),
+        ([0, 2.0, 3.0], [1.5, 0, 0]),
+        ([1.0, 1.0, 0], [0, 0, 0]),
+        ([0, 60.0, 0], [1.0, 0, 0]),
+    ],
 )
 def test_piecewise_exponential(seed, slopes, precisions):
     centres = np.array([0.0, 1.0, -0.7])
@@ -103,12 +110,20 @@ def test_piecewise_exponential(seed, slopes, precisions):
 
     keys = jax.random.split(jax.random.key(seed), 20_000)
     draws = np.asarray(
-        jax.vmap(lambda k: sample_piecewise_exponential(k, *map(jnp.asarray, (centres, slopes, precisions))))(keys)
+        jax.vmap(
+            lambda k: sample_piecewise_exponential(
+                k, *map(jnp.asarray, (centres, slopes, precisions))
+            )
+        )(keys)
     )
     assert np.isfinite(draws).all()
     grid = np.linspace(-12, 12, 200_001)
-    values = np.exp(-sum(s * np.abs(grid - c) + p * (grid - c) ** 2 / 2
-                         for s, c, p in zip(slopes, centres, precisions, strict=True)))
+    values = np.exp(
+        -sum(
+            s * np.abs(grid - c) + p * (grid - c) ** 2 / 2
+            for s, c, p in zip(slopes, centres, precisions, strict=True)
+        )
+    )
     cdf = integrate.cumulative_trapezoid(values, grid, initial=0)
     assert density(0.0) > 0
     assert stats.kstest(draws, lambda x: np.interp(x, grid, cdf / cdf[-1])).pvalue > 1e-6
@@ -132,10 +147,15 @@ def test_transport_accepts_exact_moves_at_d_200(seed, transport):
         proposed, reverse = mean + velocity, mean - theta_1
         fresh = exact.sample(keys[3], proposed)
         carried = fresh + surrogate.gain(theta_1 - proposed) if transport else fresh
-        kinetic = 0.5 * (velocity @ reference.precision(velocity) - reverse @ reference.precision(reverse))
+        kinetic = 0.5 * (
+            velocity @ reference.precision(velocity) - reverse @ reference.precision(reverse)
+        )
         log_alpha = (
-            log_joint(model, proposed, theta_2) - log_joint(model, theta_1, theta_2) + kinetic
-            + log_agreeing(model, theta_1, carried) - log_agreeing(model, proposed, fresh)
+            log_joint(model, proposed, theta_2)
+            - log_joint(model, theta_1, theta_2)
+            + kinetic
+            + log_agreeing(model, theta_1, carried)
+            - log_agreeing(model, proposed, fresh)
         )
         return jnp.exp(jnp.minimum(log_alpha, 0.0))
 
@@ -156,7 +176,14 @@ def test_anneal_normaliser(seed):
 @pytest.mark.parametrize("method", ["sequential", "vectorized"])
 def test_kernels_run_under_numpyro(kernel, method):
     model = problems.get("double_well").model
-    mcmc = MCMC(kernel(model), num_warmup=20, num_samples=30, num_chains=2, chain_method=method, progress_bar=False)
+    mcmc = MCMC(
+        kernel(model),
+        num_warmup=20,
+        num_samples=30,
+        num_chains=2,
+        chain_method=method,
+        progress_bar=False,
+    )
     mcmc.run(jax.random.key(0), extra_fields=("acceptance_rate",))
     assert mcmc.get_samples(group_by_chain=True)["theta_1"].shape == (2, 30, 1)
 

@@ -1,7 +1,6 @@
 """Posteriors against exact answers, and null data; each with Z omitted as the control that fails."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,9 +21,13 @@ def both(problem, backend, seed):
 
 @pytest.mark.parametrize(
     ("d", "form", "kernel"),
-    [(2, "residuals", "exchange"), (20, "residuals", "joint"), (20, "disagreement", "exchange"),
-     pytest.param(100, "residuals", "exchange", marks=pytest.mark.slow),
-     pytest.param(100, "disagreement", "joint", marks=pytest.mark.slow)],
+    [
+        (2, "residuals", "exchange"),
+        (20, "residuals", "joint"),
+        (20, "disagreement", "exchange"),
+        pytest.param(100, "residuals", "exchange", marks=pytest.mark.slow),
+        pytest.param(100, "disagreement", "joint", marks=pytest.mark.slow),
+    ],
 )
 def test_linear_gaussian(seed, d, form, kernel):
     problem = problems.get("linear_gaussian", d=d, closed_form=False, form=form)
@@ -39,8 +42,12 @@ def test_linear_gaussian(seed, d, form, kernel):
 
 @pytest.mark.parametrize(
     "backend",
-    [HMC(negative="rejection", **FAST), HMC(negative="persistent", num_moves=8, **FAST),
-     HMC(kernel="joint", negative="rejection", **FAST), RejectionGibbs(num_draws=2000)],
+    [
+        HMC(negative="rejection", **FAST),
+        HMC(negative="persistent", num_moves=8, **FAST),
+        HMC(kernel="joint", negative="rejection", **FAST),
+        RejectionGibbs(num_draws=2000),
+    ],
     ids=["exchange-rejection", "exchange-persistent", "joint", "gibbs"],
 )
 def test_double_well(seed, backend):
@@ -77,7 +84,13 @@ STAGES = {"gaussian": GaussianStage(1.0), "laplace": LaplaceStage(0.7)}
 def null_model(name, stage, setting):
     if name == "network":
         problem = problems.get(
-            "digits", num_small=4, scene=2, human=1, hidden=1, setting=setting, stage=stage,
+            "digits",
+            num_small=4,
+            scene=2,
+            human=1,
+            hidden=1,
+            setting=setting,
+            stage=stage,
             strength_per_question=4.0,
         )
         return problem.model.replace(observation=None, data=None)
@@ -116,8 +129,12 @@ NULL_CASES = [
     for setting in ("uniform", "split")
     if not (name == "double_well" and setting == "split")
 ]
-QUICK = {("rotated_wells", "gaussian", "uniform"), ("linear_gaussian", "laplace", "split"),
-         ("network", "gaussian", "split"), ("double_well", "laplace", "uniform")}
+QUICK = {
+    ("rotated_wells", "gaussian", "uniform"),
+    ("linear_gaussian", "laplace", "split"),
+    ("network", "gaussian", "split"),
+    ("double_well", "laplace", "uniform"),
+}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,9 @@ QUICK = {("rotated_wells", "gaussian", "uniform"), ("linear_gaussian", "laplace"
 def test_null_data_returns_the_prior(seed, name, stage, setting):
     model = null_model(name, stage, setting)
     shared = bool((model.moving_1 & ~model.moving_2).any())
-    backend = HMC(kernel="joint" if shared else "exchange", num_warmup=400, num_draws=2000, thinning=4)
+    backend = HMC(
+        kernel="joint" if shared else "exchange", num_warmup=400, num_draws=2000, thinning=4
+    )
     draws = backend.draw(model, jax.random.key(seed), False)
     total, degrees, projected, rank = squared_and_projected(model, draws.values["theta_1"])
     for squared, expected in ((total, degrees), (projected, rank)):

@@ -44,8 +44,8 @@ def main(out: Path | None) -> int:
     page += (
         "\nPosterior of the linear-Gaussian problem. Time is that of 4 x 1000 draws, warm-up and "
         f"compilation not counted; medians over {_REPEATS} interleaved runs with different seeds. "
-        "The last column is the largest error of a posterior mean. The naive peer replaces log Z by "
-        f"the log of a mean over {_NAIVE_SAMPLES} fixed draws of the second stage.\n\n"
+        "The last column is the largest error of a posterior mean. The naive peer replaces log Z "
+        f"by the log of a mean over {_NAIVE_SAMPLES} fixed draws of the second stage.\n\n"
     )
     publish(page + markdown_table(header, rows), out)
     return 0

@@ -67,7 +67,9 @@ def get(name: str, **options: Any) -> Problem:
     takes_any = any(p.kind is p.VAR_KEYWORD for p in allowed.values())
     for option in options:
         if option not in allowed and not takes_any:
-            raise InvalidInput(f"problem.{option}", "an unknown option", ", ".join(allowed) or "none")
+            raise InvalidInput(
+                f"problem.{option}", "an unknown option", ", ".join(allowed) or "none"
+            )
     built = build(**options)
     if isinstance(built, Problem):
         return built

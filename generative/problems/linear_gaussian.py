@@ -121,9 +121,7 @@ def _truth(
         np.linalg.slogdet(2 * np.pi * innovation)[1] + error @ np.linalg.solve(innovation, error)
     )
     cov_1 = posterior[:d, :d]
-    expected_log_z = log_normalizer(posterior_mean[:d]) - 0.5 * np.sum(
-        inverse * (a @ cov_1 @ a.T)
-    )
+    expected_log_z = log_normalizer(posterior_mean[:d]) - 0.5 * np.sum(inverse * (a @ cov_1 @ a.T))
     return Truth(
         log_evidence=float(log_evidence),
         mean_1=posterior_mean[:d],

@@ -99,9 +99,7 @@ def place(
         num_devices = jax.device_count()
         if num_chains % num_devices:
             raise InvalidInput("num_chains", num_chains, f"a multiple of {num_devices} devices")
-        mesh = jax.make_mesh(
-            (num_devices,), ("chain",), axis_types=(jax.sharding.AxisType.Auto,)
-        )
+        mesh = jax.make_mesh((num_devices,), ("chain",), axis_types=(jax.sharding.AxisType.Auto,))
         sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("chain"))
         return step, jax.device_put(state, sharding)
     return step, state

@@ -102,11 +102,15 @@ class HMC(Backend):
         def collect(state: Any) -> dict[str, jax.Array]:
             sites = jax.vmap(constrain)(state.z)
             theta = {name: sites[name] for name in ("theta_1", "theta_2")}
-            return theta | jax.vmap(lambda t: describe(model, **t))(theta) | {
-                "acceptance_rate": state.accept_prob,
-                "diverging": state.diverging,
-                "step_size": state.adapt_state.step_size,
-            }
+            return (
+                theta
+                | jax.vmap(lambda t: describe(model, **t))(theta)
+                | {
+                    "acceptance_rate": state.accept_prob,
+                    "diverging": state.diverging,
+                    "step_size": state.adapt_state.step_size,
+                }
+            )
 
         step, state = place(
             lambda s: kernel.sample(s, (model,), {}), state, self.chain_method, self.num_chains
@@ -197,15 +201,15 @@ class HMC(Backend):
             state, values = loop.run(state, iterations, f"warm-up {phase + 1}/3")
             if phase == 2 or iterations < 8:
                 continue
-            late = {n: jnp.asarray(values[n][:, iterations // 2 :]) for n in ("theta_2", "negative")}
+            late = {
+                n: jnp.asarray(values[n][:, iterations // 2 :]) for n in ("theta_2", "negative")
+            }
             tuning = state.tuning
             state = adapt(state, late, flat_tuning)
             flat_tuning = tuning
         return state
 
-    def _double(
-        self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws
-    ) -> None:
+    def _double(self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws) -> None:
         """Double the moves per negative sample until that changes nothing; keep the last draws."""
         burn_in = max(1, self.num_draws // 10)
         for doubling in range(self.max_doublings):

@@ -2,7 +2,7 @@
 
 A sweep moves theta_2 given theta_1 by HMC, which needs no Z, and then theta_1 given theta_2 by an
 exchange move. The exchange move proposes theta_1', draws a negative sample w' ~ q(. | theta_1'),
-carries it back by a fixed bijection, w = T(w'), and accepts with
+carries it back by a fixed bijection, w = T(w'), and accepts with ::
 
     log alpha = D log p1 + D log p2(theta_2 | .) + D(-lambda C + L)(theta_2) + log K ratio
                 + log f(w | theta_1) - log f(w' | theta_1'),
@@ -103,9 +103,7 @@ class TransportedExchange(ExchangeKernel):
         )
         return gaussian and not (model.moving_1 & ~model.moving_2).any()
 
-    def _force(
-        self, tuning: Tuning, theta_2: Array
-    ) -> Callable[[Array], tuple[Array, Array]]:
+    def _force(self, tuning: Tuning, theta_2: Array) -> Callable[[Array], tuple[Array, Array]]:
         """Return the field that kicks follow; with it, an (unused) value."""
         model = self.model
 

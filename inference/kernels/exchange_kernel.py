@@ -102,7 +102,8 @@ class ExchangeKernel(MCMCKernel):
     ----------
     model : TwoStageModel
     negative : NegativeSampler
-        How negative samples are made; :class:`RejectionNegative` makes the kernel exact.
+        How negative samples are made;
+        :class:`~inference.kernels.negative.RejectionNegative` makes the kernel exact.
     num_moves : int
         Moves per negative sample, for a persistent one. Too few: w lags, theta_1 spreads.
     max_num_steps : int
@@ -206,7 +207,10 @@ class ExchangeKernel(MCMCKernel):
         return self._describe(state)
 
     def adapt(
-        self, state: ExchangeState, draws: dict[str, Float[Array, "*chain n d"]], previous: Tuning | None
+        self,
+        state: ExchangeState,
+        draws: dict[str, Float[Array, "*chain n d"]],
+        previous: Tuning | None,
     ) -> ExchangeState:
         """Refit the surrogates to warm-up draws and restart the adaptation of step sizes.
 
@@ -350,7 +354,10 @@ class ExchangeKernel(MCMCKernel):
         key_negative, key_accept, key_keep = jax.random.split(key, 3)
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
         fresh, rate, found = self._negative(
-            key_negative, state, proposed_1, self._carry(tuning, state.negative, theta_1, proposed_1)
+            key_negative,
+            state,
+            proposed_1,
+            self._carry(tuning, state.negative, theta_1, proposed_1),
         )
         log_accept = (
             log_joint(model, proposed_1, proposed_2)

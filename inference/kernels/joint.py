@@ -156,17 +156,13 @@ class ExchangeHMC(ExchangeKernel):
             jnp.minimum(tuning.step_joint.value, length / num_steps),
             num_steps,
         )
-        log_proposal = kinetic_energy(reference, velocity) - kinetic_energy(
-            reference, end.velocity
-        )
+        log_proposal = kinetic_energy(reference, velocity) - kinetic_energy(reference, end.velocity)
         surrogate_gain = end.log_density - start.log_density + log_proposal
         rate = jnp.exp(jnp.minimum(jnp.nan_to_num(surrogate_gain, nan=-jnp.inf), 0.0))
         step_joint = self._adapted(state, tuning.step_joint, rate, _TARGET_SURROGATE)
         proposed_1, proposed_2 = jnp.split(end.position, 2)
         proposed_1 = jnp.where(model.moving_1, proposed_1, state.z["theta_1"])
-        state = state._replace(
-            rng_key=rng_key, tuning=tuning._replace(step_joint=step_joint)
-        )
+        state = state._replace(rng_key=rng_key, tuning=tuning._replace(step_joint=step_joint))
         state = self._settle(
             key_settle, state, proposed_1, share(model, proposed_1, proposed_2), log_proposal
         )

@@ -53,7 +53,7 @@ def _log_segment_mass(linear: Array, precision: Array, lower: Array, upper: Arra
 
 
 def _log_exponential_mass(linear: Array, lower: Array, upper: Array) -> Array:
-    """Log of the integral of exp(linear x) over [lower, upper], of which one side may be infinite."""
+    """Log of the integral of exp(linear x) over [lower, upper]; one side may be infinite."""
     rate = jnp.abs(linear)
     width = upper - lower
     top = jnp.where(linear > 0, upper, lower)  # where the integrand is largest; finite
@@ -98,7 +98,9 @@ def _invert(uniform: Array, linear: Array, precision: Array, lower: Array, upper
 def _inverse_log_ndtr(log_p: Array) -> Array:
     """Quantile of the standard normal by log probability: far in the tail ndtri underflows."""
     start = jnp.where(
-        log_p > -5, ndtri(jnp.exp(jnp.maximum(log_p, -5.0))), -jnp.sqrt(-2 * jnp.minimum(log_p, -1.0))
+        log_p > -5,
+        ndtri(jnp.exp(jnp.maximum(log_p, -5.0))),
+        -jnp.sqrt(-2 * jnp.minimum(log_p, -1.0)),
     )
 
     def newton(_: int, z: Array) -> Array:

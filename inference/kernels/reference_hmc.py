@@ -48,7 +48,8 @@ class MoveInfo(NamedTuple):
     acceptance_rate : float array
         Probability of acceptance of this proposal.
     diverging : bool array
-        Whether the energy error exceeded 1000 nats or was not finite.
+        Whether the integrator broke down: a position or force that is not finite, or a finite
+        energy error above 1000 nats.
     num_steps : int array
     """
 
@@ -146,9 +147,7 @@ def reference_hmc(
     # A start outside the support (an indicator C can put it there) must not freeze the chain.
     log_accept = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
     accept = -jax.random.exponential(key_accept, (), dtype) < log_accept
-    info = MoveInfo(
-        jnp.exp(jnp.minimum(log_accept, 0.0)), _is_divergent(end, gain), num_steps
-    )
+    info = MoveInfo(jnp.exp(jnp.minimum(log_accept, 0.0)), _is_divergent(end, gain), num_steps)
     return jnp.where(accept, end.position, position), info
 
 

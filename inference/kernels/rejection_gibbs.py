@@ -157,7 +157,8 @@ class RejectionGibbsKernel(MCMCKernel):
                 lambda new, old: jnp.where(capped, old, new), moved, state
             )._replace(
                 num_tries=count + 1,
-                num_capped=state.num_capped + jnp.where(capped & (state.i >= state.num_warmup), 1, 0),
+                num_capped=state.num_capped
+                + jnp.where(capped & (state.i >= state.num_warmup), 1, 0),
             )
         return self._describe(state._replace(i=state.i + 1))
 
@@ -249,7 +250,7 @@ class RejectionGibbsKernel(MCMCKernel):
     def _draw_piecewise(
         self, key: jax.Array, rejected: Array, present: Array, theta_2: Array, s1: Array, s2: Array
     ) -> Array:
-        """Laplace stages put kinks at the centres; between kinks the density is Gaussian times exp."""
+        """Laplace stages put kinks at the centres; between them the density is log-quadratic."""
         model = self.model
         laplace = [isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)]
         origin = model.space.origin[None]

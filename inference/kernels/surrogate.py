@@ -20,7 +20,6 @@ _POWER_ITERATIONS = 3
 _SMALLEST_RELATIVE_CURVATURE = 1e-8
 
 
-
 class Potential(NamedTuple):
     """A function to stand in for, in nats, and its curvature.
 
@@ -37,7 +36,7 @@ class Potential(NamedTuple):
 
 
 def agreement_potential(model: TwoStageModel) -> Potential:
-    """lambda C, with Gauss-Newton curvature where there are residuals, else the Hessian."""
+    """Lambda C, with Gauss-Newton curvature where there are residuals, else the Hessian."""
     agreement = model.agreement
     residuals = agreement.residuals
 
@@ -62,15 +61,16 @@ def likelihood_potential(model: TwoStageModel) -> Potential:
 
 
 def posterior_potential(model: TwoStageModel) -> Potential:
-    """lambda C - L."""
+    """Lambda C - L."""
     of_agreement = agreement_potential(model)
     if model.is_null:
         return of_agreement
     of_likelihood = likelihood_potential(model)
     return Potential(
         lambda theta: of_agreement.value(theta) + of_likelihood.value(theta),
-        lambda theta, along: of_agreement.curvature(theta, along)
-        + of_likelihood.curvature(theta, along),
+        lambda theta, along: (
+            of_agreement.curvature(theta, along) + of_likelihood.curvature(theta, along)
+        ),
     )
 
 
@@ -121,21 +121,23 @@ def fit(
     # Whitening by the prior makes "largest curvature" meaningful across blocks.
     variance = np.asarray(model.first_stage.variance + model.second_stage.variance)
     spread = jnp.asarray(np.sqrt(variance), draws.dtype)
-    inverse_spread = jnp.asarray(np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0), draws.dtype)
+    inverse_spread = jnp.asarray(
+        np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0), draws.dtype
+    )
 
     def whitened(direction: Array) -> Array:
         along = jax.vmap(potential.curvature, (0, None))(points, spread * direction)
         return spread * jnp.mean(along, axis=0)
 
-    values, vectors = _leading_eigenpairs(
-        key, whitened, model.dimension, rank(model), draws.dtype
-    )
+    values, vectors = _leading_eigenpairs(key, whitened, model.dimension, rank(model), draws.dtype)
     usable = jnp.isfinite(values) & (values > _SMALLEST_RELATIVE_CURVATURE * jnp.max(values))
     root = jnp.sqrt(jnp.where(usable, jnp.maximum(values, 0), 0))
     matrix = root[:, None] * jnp.nan_to_num(vectors.T) * inverse_spread
     gradient = jnp.nan_to_num(jax.vmap(jax.grad(potential.value))(draws).mean(axis=0))
     slope = jnp.nan_to_num(vectors.T) @ (spread * gradient)
-    offset = matrix @ draws.mean(axis=0) - jnp.where(root > 0, slope / jnp.where(root > 0, root, 1), 0)
+    offset = matrix @ draws.mean(axis=0) - jnp.where(
+        root > 0, slope / jnp.where(root > 0, root, 1), 0
+    )
     return LinearGaussianAgreement(matrix, offset, model.second_stage.variance)
 
 

@@ -1,4 +1,4 @@
-"""log Z(theta_1) by importance sampling from p2(. | theta_1), without weights but exp(-lambda C)."""
+"""log Z(theta_1) by averaging exp(-lambda C) over draws of p2(. | theta_1)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -74,7 +74,7 @@ def weighted_average(
 
     @jax.jit
     def one_batch(keys: jax.Array, theta_1: Array) -> tuple[Array, Array]:
-        return jax.lax.map(lambda pair: _sums(log_weights(*pair, size)), (keys, theta_1))
+        return jax.lax.map(lambda x: _sums(log_weights(x[0], x[1], size)), (keys, theta_1))
 
     log_sum = np.full(num_points, -np.inf)
     log_sum_squares = np.full(num_points, -np.inf)

@@ -90,7 +90,9 @@ def _climb(
     for index, (name, sampler) in enumerate(_SAMPLERS.items()):
         needs_residuals = name == "gauss_newton"
         has_residuals = model.agreement.residuals is not None
-        if needs_residuals and not (has_residuals and isinstance(model.second_stage, GaussianStage)):
+        if needs_residuals and not (
+            has_residuals and isinstance(model.second_stage, GaussianStage)
+        ):
             continue
         # The cheap rungs get a small part of the budget: they meet the target soon or never.
         share = max_evaluations if name == "tempered_smc" else max_evaluations // 10

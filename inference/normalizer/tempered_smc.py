@@ -103,14 +103,16 @@ def anneal(
     def move(state: _State, temperature: Array) -> tuple[Array, Array, Array]:
         def logdensity(theta: Array) -> Array:
             agreement = temperature * model.agreement.strength
-            return log_second(model, theta_1, theta) - agreement * model.agreement.disagreement(theta)
+            return log_second(model, theta_1, theta) - agreement * model.agreement.disagreement(
+                theta
+            )
 
         def trajectory(key: jax.Array, theta: Array) -> tuple:
             return reference_hmc(
                 key, theta, logdensity, reference, theta_1, state.step_size, _MAX_NUM_STEPS
             )
 
-        def once(particles: Array, key: jax.Array) -> tuple:
+        def once(particles: Array, key: jax.Array) -> tuple[Array, tuple[Array, Array]]:
             keys = jax.random.split(key, num_particles)
             particles, info = jax.vmap(trajectory)(keys, particles)
             return particles, (info.acceptance_rate.mean(), jnp.sum(info.num_steps + 1))
