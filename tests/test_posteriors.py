@@ -43,8 +43,8 @@ def test_linear_gaussian(seed, d, form, kernel):
 @pytest.mark.parametrize(
     "backend",
     [
-        HMC(negative="rejection", **FAST),
-        HMC(negative="persistent", num_moves=8, **FAST),
+        HMC(kernel="exchange", negative="rejection", **FAST),
+        HMC(kernel="exchange", negative="persistent", num_moves=8, **FAST),
         HMC(kernel="joint", negative="rejection", **FAST),
         RejectionGibbs(num_draws=2000),
     ],

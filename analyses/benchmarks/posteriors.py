@@ -14,7 +14,7 @@ from inference import HMC, RejectionGibbs
 from inference.backends.base import Backend
 from inference.kernels.exchange import TransportedExchange
 
-_EXCHANGE = HMC(negative="persistent", num_draws=2000, max_doublings=1)
+_EXCHANGE = HMC(kernel="exchange", negative="persistent", num_draws=2000, max_doublings=1)
 _CASES: list[tuple[str, dict, str, Backend]] = [
     *(
         ("linear_gaussian", {"d": d, "closed_form": False}, "exchange", _EXCHANGE)
@@ -29,7 +29,12 @@ _CASES: list[tuple[str, dict, str, Backend]] = [
         )
         for d in (2, 20, 100)
     ),
-    ("double_well", {}, "exchange, exact negatives", HMC(negative="rejection", num_draws=4000)),
+    (
+        "double_well",
+        {},
+        "exchange, exact negatives",
+        HMC(kernel="exchange", negative="rejection", num_draws=4000),
+    ),
     ("double_well", {}, "rejection Gibbs", RejectionGibbs(num_draws=4000)),
 ]
 

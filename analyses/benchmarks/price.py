@@ -21,13 +21,20 @@ _REPEATS = 3
 _NAIVE_SAMPLES = 1000
 _CONTENDERS = {
     "NUTS, exact Z": ({"closed_form": True}, HMC(kernel="nuts")),
-    "exchange, residuals": ({"closed_form": False}, HMC(negative="persistent", max_doublings=0)),
+    "exchange, residuals": (
+        {"closed_form": False},
+        HMC(kernel="exchange", negative="persistent", max_doublings=0),
+    ),
     "exchange, C alone": (
         {"closed_form": False, "form": "disagreement"},
-        HMC(negative="persistent", max_doublings=0),
+        HMC(kernel="exchange", negative="persistent", max_doublings=0),
     ),
     "joint HMC, residuals": (
         {"closed_form": False},
+        HMC(kernel="joint", negative="persistent", max_doublings=0),
+    ),
+    "joint HMC, C alone": (
+        {"closed_form": False, "form": "disagreement"},
         HMC(kernel="joint", negative="persistent", max_doublings=0),
     ),
 }

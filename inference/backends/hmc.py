@@ -41,9 +41,9 @@ class HMC(Backend):
     thinning : int
         Sweeps per draw.
     kernel : {"auto", "nuts", "exchange", "joint"}
-        `auto` takes NUTS where log Z has a closed form, else `exchange`: moves on theta_1 and
-        theta_2 in turn. `joint` moves both by one trajectory; it is several times faster where
-        C is close to quadratic.
+        `auto` takes NUTS where log Z has a closed form, else `joint`: a move of theta_2, then one
+        trajectory of both, which draws almost independently where C and L are close to
+        quadratic. `exchange` moves theta_2 and theta_1 in turn; its sweeps are cheaper.
     negative : {"auto", "rejection", "persistent"}
         `auto` takes rejection where a pilot finds it affordable.
     num_moves : int
@@ -147,7 +147,7 @@ class HMC(Backend):
     def _draw_exchange(
         self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, progress: bool
     ) -> Draws:
-        kernel_class = ExchangeHMC if self.kernel == "joint" else TransportedExchange
+        kernel_class = TransportedExchange if self.kernel == "exchange" else ExchangeHMC
         kernel = kernel_class(
             model,
             sampler,

@@ -22,7 +22,8 @@ from jaxtyping import Array
 
 from generative import GaussianStage
 from inference.kernels.density import log_first, log_joint, log_second, share
-from inference.kernels.exchange_kernel import ExchangeKernel, ExchangeState, Tuning
+from inference.kernels.exchange_kernel import ExchangeKernel
+from inference.kernels.exchange_state import ExchangeState, Tuning
 from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
 from inference.kernels.surrogate import score
 

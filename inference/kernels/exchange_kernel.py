@@ -1,18 +1,16 @@
 """What the kernels that deal with an unknown Z(theta_1) by the exchange ratio have in common."""
 
-from abc import abstractmethod
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
-from numpyro.infer.mcmc import MCMCKernel
+from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels import step_size as step_sizes
 from inference.kernels import surrogate as surrogates
+from inference.kernels.chain_kernel import ChainKernel
 from inference.kernels.conditional import FirstGivenSecond
 from inference.kernels.density import log_agreeing, log_joint, share
+from inference.kernels.exchange_state import ExchangeState, Tuning
 from inference.kernels.independence import independence_step
 from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.kernels.reference_hmc import reference_hmc
@@ -26,76 +24,7 @@ _NUM_CURVATURE_POINTS = 8
 _WORTHWHILE = 1.5
 
 
-class Tuning(NamedTuple):
-    """What warm-up learns and sampling keeps fixed.
-
-    Attributes
-    ----------
-    transport : LinearGaussianAgreement
-        Surrogate of q(. | theta_1): the map T and the surrogate of log Z.
-    reference_1 : FirstGivenSecond
-        Reference of moves of theta_1.
-    metric_2, metric_negative : LinearGaussianAgreement
-        References of moves of theta_2 and of negative samples.
-    likelihood : LinearGaussianAgreement
-        Surrogate of -L, for joint moves.
-    step_1, step_2, step_negative : StepSize
-        Angle of moves of theta_1; of one leapfrog step of theta_2, and of negative samples.
-    step_joint : StepSize
-        Angle of one leapfrog step of a joint move.
-    """
-
-    transport: LinearGaussianAgreement
-    reference_1: FirstGivenSecond
-    metric_2: LinearGaussianAgreement
-    metric_negative: LinearGaussianAgreement
-    likelihood: LinearGaussianAgreement
-    step_1: StepSize
-    step_2: StepSize
-    step_negative: StepSize
-    step_joint: StepSize
-
-
-class ExchangeState(NamedTuple):
-    """State of one chain; `z` is the draw, `negative` the current negative sample.
-
-    Attributes
-    ----------
-    z : dict
-        theta_1 and theta_2, each of shape (d,).
-    negative : array, shape (d,)
-    rng_key : PRNG key
-    i, num_warmup, num_moves : int arrays
-        Iteration, length of warm-up, and HMC moves per negative sample.
-    tuning : Tuning
-    acceptance_rate, acceptance_rate_2 : float arrays
-        Of the exchange move and of the move of theta_2.
-    diverging : bool array
-    num_failed : int array
-        Negative samples that were not found, so far after warm-up.
-    lp, disagreement, log_likelihood, negative_disagreement, disagreement_theta_1 : float arrays
-        Log joint without -log Z (nats), C(theta_2), L(theta_2) (nats), C(w), C(theta_1).
-    """
-
-    z: dict[str, Float[Array, " d"]]
-    negative: Float[Array, " d"]
-    rng_key: jax.Array
-    i: Int[Array, ""]
-    num_warmup: Int[Array, ""]
-    num_moves: Int[Array, ""]
-    tuning: Tuning
-    acceptance_rate: Float[Array, ""]
-    acceptance_rate_2: Float[Array, ""]
-    diverging: Bool[Array, ""]
-    num_failed: Int[Array, ""]
-    lp: Float[Array, ""]
-    disagreement: Float[Array, ""]
-    log_likelihood: Float[Array, ""]
-    negative_disagreement: Float[Array, ""]
-    disagreement_theta_1: Float[Array, ""]
-
-
-class ExchangeKernel(MCMCKernel):
+class ExchangeKernel(ChainKernel):
     """Abstract: a sweep that ends in an accept step by the exchange ratio.
 
     Parameters
@@ -134,35 +63,9 @@ class ExchangeKernel(MCMCKernel):
         self.transport = transport
         self.omit_normalizer = omit_normalizer
 
-    sample_field = "z"
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        """Draws and divergences."""
-        return ("z", "diverging")
-
     def get_diagnostics_str(self, state: ExchangeState) -> str:
         """Return the acceptance rate of the exchange move, and C."""
         return f"accept {state.acceptance_rate.mean():.2f}, C {state.disagreement.mean():.3g}"
-
-    def init(
-        self,
-        rng_key: jax.Array,
-        num_warmup: int,
-        init_params: Any = None,
-        model_args: tuple = (),
-        model_kwargs: dict | None = None,
-    ) -> ExchangeState:
-        """Start from an annealed draw of the two-stage prior; `rng_key` may be a batch."""
-        if rng_key.ndim:
-            return jax.vmap(lambda key: self._init(key, num_warmup))(rng_key)
-        return self._init(rng_key, num_warmup)
-
-    def sample(
-        self, state: ExchangeState, model_args: tuple = (), model_kwargs: dict | None = None
-    ) -> ExchangeState:
-        """Make one sweep of one chain or of a batch of chains."""
-        return jax.vmap(self._sweep)(state) if state.i.ndim else self._sweep(state)
 
     def _init(self, rng_key: jax.Array, num_warmup: int) -> ExchangeState:
         model = self.model
@@ -278,10 +181,6 @@ class ExchangeKernel(MCMCKernel):
             negative_disagreement=self.model.agreement.disagreement(state.negative),
             disagreement_theta_1=self.model.agreement.disagreement(theta_1),
         )
-
-    @abstractmethod
-    def _sweep(self, state: ExchangeState) -> ExchangeState:
-        """Make one sweep of one chain."""
 
     def _adapted(
         self, state: ExchangeState, step: StepSize, rate: Array, target: float

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels.density import log_joint, share
-from inference.kernels.exchange_kernel import ExchangeKernel, ExchangeState
+from inference.kernels.exchange_kernel import ExchangeKernel
+from inference.kernels.exchange_state import ExchangeState
 from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
 from inference.kernels.surrogate import score
 

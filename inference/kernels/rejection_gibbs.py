@@ -7,17 +7,17 @@ p1(theta_1) p2(theta_2 | theta_1) prod_y p2(y | theta_1). Exact for any C, at a 
 V. Rao, L. Lin and D. Dunson, Biometrika 103 (2016), doi:10.1093/biomet/asw005.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
-from numpyro.infer.mcmc import MCMCKernel
 
 from generative import GaussianStage, LaplaceStage, TwoStageModel
 from generative.agreement import rejection_sample
 from inference.kernels import step_size as step_sizes
 from inference.kernels import surrogate as surrogates
+from inference.kernels.chain_kernel import ChainKernel
 from inference.kernels.density import log_agreeing, log_joint
 from inference.kernels.piecewise import sample_piecewise_exponential
 from inference.kernels.reference_hmc import reference_hmc
@@ -41,7 +41,7 @@ class RejectionGibbsState(NamedTuple):
     num_tries, num_capped : int arrays
         Proposals of this sweep; sweeps after warm-up in which the cap was hit.
     acceptance_rate, diverging, lp, disagreement, disagreement_theta_1, log_likelihood
-        As in :class:`~inference.kernels.exchange_kernel.ExchangeState`.
+        As in :class:`~inference.kernels.exchange_state.ExchangeState`.
     """
 
     z: dict[str, Float[Array, " d"]]
@@ -60,7 +60,7 @@ class RejectionGibbsState(NamedTuple):
     log_likelihood: Float[Array, ""]
 
 
-class RejectionGibbsKernel(MCMCKernel):
+class RejectionGibbsKernel(ChainKernel):
     """HMC on theta_2; theta_1 given theta_2 and the rejected proposals.
 
     Parameters
@@ -73,38 +73,12 @@ class RejectionGibbsKernel(MCMCKernel):
         Leapfrog steps of one move of theta_2, at most.
     """
 
-    sample_field = "z"
-
     def __init__(self, model: TwoStageModel, cap: int = 2000, max_num_steps: int = 32):
         self.model, self.cap, self.max_num_steps = model, cap, max_num_steps
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        """Draws and divergences."""
-        return ("z", "diverging")
 
     def get_diagnostics_str(self, state: RejectionGibbsState) -> str:
         """Return the number of proposals, and C."""
         return f"tries {state.num_tries.mean():.0f}, C {state.disagreement.mean():.3g}"
-
-    def init(
-        self,
-        rng_key: jax.Array,
-        num_warmup: int,
-        init_params: Any = None,
-        model_args: tuple = (),
-        model_kwargs: dict | None = None,
-    ) -> RejectionGibbsState:
-        """Start from an exact draw of the two-stage prior; `rng_key` may be a batch."""
-        if rng_key.ndim:
-            return jax.vmap(lambda key: self._init(key, num_warmup))(rng_key)
-        return self._init(rng_key, num_warmup)
-
-    def sample(
-        self, state: RejectionGibbsState, model_args: tuple = (), model_kwargs: dict | None = None
-    ) -> RejectionGibbsState:
-        """Make one sweep of one chain or of a batch of chains."""
-        return jax.vmap(self._sweep)(state) if state.i.ndim else self._sweep(state)
 
     def _init(self, rng_key: jax.Array, num_warmup: int) -> RejectionGibbsState:
         model = self.model
