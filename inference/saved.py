@@ -10,7 +10,7 @@ from generative import TwoStageModel
 from inference.estimate import Estimate
 from inference.normalizer.tempered_smc import anneal
 
-_NUM_POINTS = 48
+_NUM_POINTS = 40
 _NUM_PARTICLES = 64
 
 
@@ -19,7 +19,7 @@ def posterior_mean_cost(
 ) -> Estimate:
     """Posterior mean of -log Z(theta_1), nats.
 
-    Where log Z has a closed form every draw counts. Elsewhere 48 evenly spaced draws get two
+    Where log Z has a closed form every draw counts. Elsewhere 40 evenly spaced draws get two
     independent annealing runs each: averaged, log Z-hat is biased by about minus half its
     variance, which the pairs measure, and which is added back.
 

@@ -194,7 +194,7 @@ class HMC(Backend):
         quarter = self.num_warmup // 4
         lengths = [quarter, quarter, self.num_warmup - 2 * quarter]
         adapt = jax.jit(kernel.adapt)
-        flat_tuning = None
+        flat_tuning = state.tuning
         for phase, length in enumerate(lengths):
             iterations = -(-length // self.thinning)
             state = state._replace(num_warmup=state.i + iterations * self.thinning)
@@ -204,9 +204,9 @@ class HMC(Backend):
             late = {
                 n: jnp.asarray(values[n][:, iterations // 2 :]) for n in ("theta_2", "negative")
             }
-            tuning = state.tuning
-            state = adapt(state, late, flat_tuning)
-            flat_tuning = tuning
+            if phase == 0:
+                flat_tuning = state.tuning
+            state = adapt(state, late, flat_tuning, jnp.asarray(phase > 0))
         return state
 
     def _double(self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws) -> None:

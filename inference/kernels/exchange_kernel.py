@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels import step_size as step_sizes
@@ -113,7 +113,8 @@ class ExchangeKernel(ChainKernel):
         self,
         state: ExchangeState,
         draws: dict[str, Float[Array, "*chain n d"]],
-        previous: Tuning | None,
+        previous: Tuning,
+        judge: Bool[Array, ""],
     ) -> ExchangeState:
         """Refit the surrogates to warm-up draws and restart the adaptation of step sizes.
 
@@ -123,16 +124,22 @@ class ExchangeKernel(ChainKernel):
             Of one chain or of a batch of chains.
         draws : dict
             Warm-up draws of theta_2 and of the negative samples.
-        previous : Tuning, optional
-            The tuning of a warm-up phase with flat metrics. Given that, each curved metric of
-            `state` must have bought much larger steps than the flat one, or the flat one returns.
+        previous : Tuning
+            The tuning of a warm-up phase with flat metrics.
+        judge : bool array
+            Whether the steps of `state` were made with curved metrics: each of these must then
+            have bought much larger steps than the flat one, or the flat one returns.
         """
         if state.i.ndim:
-            return jax.vmap(self._adapt)(state, draws, previous)
-        return self._adapt(state, draws, previous)
+            return jax.vmap(self._adapt, (0, 0, 0, None))(state, draws, previous, judge)
+        return self._adapt(state, draws, previous, judge)
 
     def _adapt(
-        self, state: ExchangeState, draws: dict[str, Array], previous: Tuning | None
+        self,
+        state: ExchangeState,
+        draws: dict[str, Array],
+        previous: Tuning,
+        judge: Bool[Array, ""],
     ) -> ExchangeState:
         model, tuning = self.model, state.tuning
         key_1, key_2, key_3, rng_key = jax.random.split(state.rng_key, 4)
@@ -145,12 +152,10 @@ class ExchangeKernel(ChainKernel):
             )
         ]
         transport, metric_2, likelihood = fits
-        metric_negative = transport
-        if previous is not None:
-            metric_negative = _choose(
-                transport, tuning.step_negative, previous.metric_negative, previous.step_negative
-            )
-            metric_2 = _choose(metric_2, tuning.step_2, previous.metric_2, previous.step_2)
+        metric_negative = _choose(
+            transport, tuning.step_negative, previous.metric_negative, previous.step_negative, judge
+        )
+        metric_2 = _choose(metric_2, tuning.step_2, previous.metric_2, previous.step_2, judge)
         dtype = state.negative.dtype
         return state._replace(
             rng_key=rng_key,
@@ -297,7 +302,8 @@ def _choose(
     curved_step: StepSize,
     flat: LinearGaussianAgreement,
     flat_step: StepSize,
+    judge: Bool[Array, ""],
 ) -> LinearGaussianAgreement:
-    """Return the curved metric where its steps were much larger than the flat one's."""
-    better = curved_step.value > _WORTHWHILE * flat_step.value
+    """Return the curved metric, if judged: where its steps were much larger than the flat one's."""
+    better = ~judge | (curved_step.value > _WORTHWHILE * flat_step.value)
     return jax.tree.map(lambda x, y: jnp.where(better, x, y), curved, flat)
