@@ -8,7 +8,7 @@ from generative import InvalidInput, problems
 from inference import HMC, infer
 
 # Far from quadratic, the cheaper sweeps of `exchange` win.
-BACKEND = HMC(kernel="exchange", num_warmup=600, num_draws=1150, num_chains=4, max_doublings=1)
+BACKEND = HMC(kernel="exchange", num_warmup=600, num_draws=1000, num_chains=4, max_doublings=1)
 
 
 def main(out: Path, seed: int) -> int:

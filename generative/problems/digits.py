@@ -15,7 +15,7 @@ from generative.worlds import digits as world
 
 
 def digits(
-    num_small: int = 60,
+    num_small: int = 50,
     corrected_fraction: float = 0.1,
     num_held_out: int = 60,
     scene: int = 4,
@@ -23,7 +23,7 @@ def digits(
     hidden: int = 3,
     setting: Literal["uniform", "split"] = "uniform",
     stage: Literal["gaussian", "laplace"] = "gaussian",
-    first_scale: float = 0.8,
+    first_scale: float = 0.5,
     second_scale: float = 2.0,
     strength_per_question: float = 10.0,
     seed: int = 0,
