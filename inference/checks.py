@@ -58,7 +58,11 @@ def check_chains(quantities: dict[str, np.ndarray]) -> list[Check]:
     worst = max(rhat, key=lambda name: np.nan_to_num(rhat[name], nan=np.inf))
     passed = bool(rhat[worst] < MAX_RHAT)
     checks.append(
-        Check("rhat", passed, f"largest R-hat {rhat[worst]:.4f} ({worst}), below {MAX_RHAT}")
+        Check(
+            "rhat",
+            passed,
+            f"largest R-hat {rhat[worst]:.4f} ({worst}), below {MAX_RHAT}; it needs two chains",
+        )
     )
     for name, ess in (("ess_bulk", bulk), ("ess_tail", tail)):
         least = min(ess, key=lambda key: np.nan_to_num(ess[key], nan=-np.inf))

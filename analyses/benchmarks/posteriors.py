@@ -4,6 +4,7 @@ from pathlib import Path
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from analyses.benchmarks.provenance import heading, publish
@@ -12,7 +13,11 @@ from generative import problems
 from generative.problems import Problem
 from inference import HMC, RejectionGibbs
 from inference.backends.base import Backend
+from inference.kernels.conditional import FirstGivenSecond
+from inference.kernels.density import log_agreeing, log_joint
 from inference.kernels.exchange import TransportedExchange
+from inference.kernels.reference_hmc import kinetic_energy
+from inference.kernels.surrogate import agreement_potential, fit
 
 _EXCHANGE = HMC(kernel="exchange", negative="persistent", num_draws=2000, max_doublings=1)
 _CASES: list[tuple[str, dict, str, Backend]] = [
@@ -64,7 +69,16 @@ def main(out: Path | None) -> int:
         "theta_2, in Monte Carlo standard errors; of 400 standard normals the largest is about 3."
         "\n\n"
     )
-    publish(page + markdown_table(header, rows), out)
+    page += markdown_table(header, rows)
+    page += (
+        "\n\n## Acceptance of exact moves of theta_1\n\nDraws of theta_1 from its conditional "
+        "given theta_2, linear-Gaussian, d / 2 constraints; mean acceptance over 400 moves.\n\n"
+    )
+    moves = [
+        [str(d), f"{_acceptance(d, True):.3f}", f"{_acceptance(d, False):.3f}"]
+        for d in (10, 50, 200)
+    ]
+    publish(page + markdown_table(["d", "transported exchange", "plain exchange"], moves), out)
     return 0
 
 
@@ -83,6 +97,37 @@ def _scores(problem: Problem, values: dict[str, np.ndarray]) -> list[str]:
             error = float(np.asarray(az.mcse(square)))
             variances.append(abs(square.mean() - covariance[j, j]) / error)
     return [f"{min(ess):.0f}", f"{max(means):.2f}", f"{max(variances):.2f}"]
+
+
+def _acceptance(d: int, transport: bool) -> float:
+    """Mean acceptance of moves of theta_1 from its exact conditional."""
+    options = {"d": d, "m": d // 2}
+    model = problems.get("linear_gaussian", closed_form=False, **options).model
+    exact = problems.get("linear_gaussian", **options).model.agreement.closed_form
+    start = jax.random.normal(jax.random.key(1), (4, d))
+    surrogate = fit(jax.random.key(2), model, agreement_potential(model), start, 2)
+    reference = FirstGivenSecond(model, surrogate)
+
+    def accept(key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, 4)
+        theta_1 = model.first_stage.around(model.theta_0).sample(keys[0])
+        theta_2 = exact.sample(keys[1], theta_1)
+        mean = reference.mean(theta_2)
+        forward, reverse = reference.fluctuation(keys[2]), mean - theta_1
+        proposed = mean + forward
+        fresh = exact.sample(keys[3], proposed)
+        carried = fresh + surrogate.gain(theta_1 - proposed) if transport else fresh
+        log_accept = (
+            log_joint(model, proposed, theta_2)
+            - log_joint(model, theta_1, theta_2)
+            + kinetic_energy(reference, forward)
+            - kinetic_energy(reference, reverse)
+            + log_agreeing(model, theta_1, carried)
+            - log_agreeing(model, proposed, fresh)
+        )
+        return jnp.exp(jnp.minimum(log_accept, 0.0))
+
+    return float(jax.jit(jax.vmap(accept))(jax.random.split(jax.random.key(0), 400)).mean())
 
 
 def _without_z(problem: Problem) -> dict[str, np.ndarray]:

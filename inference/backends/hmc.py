@@ -63,7 +63,7 @@ class HMC(Backend):
 
     num_warmup: int = Field(800, ge=0)
     num_draws: int = Field(1000, ge=4)
-    num_chains: int = Field(4, ge=2)
+    num_chains: int = Field(4, ge=1)
     thinning: int = Field(1, ge=1)
     kernel: Literal["auto", "nuts", "exchange", "joint"] = "auto"
     negative: Literal["auto", "rejection", "persistent"] = "auto"

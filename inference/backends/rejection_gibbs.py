@@ -32,7 +32,7 @@ class RejectionGibbs(Backend):
 
     num_warmup: int = Field(500, ge=0)
     num_draws: int = Field(2000, ge=4)
-    num_chains: int = Field(4, ge=2)
+    num_chains: int = Field(4, ge=1)
     thinning: int = Field(1, ge=1)
     cap: int = Field(2000, ge=1)
     max_num_steps: int = Field(32, ge=1)
