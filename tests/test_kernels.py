@@ -7,9 +7,10 @@ import pytest
 from numpyro.infer import MCMC
 from scipy import integrate, stats
 
+from analyses.benchmarks.posteriors import acceptance
 from generative import LinearGaussianAgreement, problems
 from inference.kernels.conditional import FirstGivenSecond
-from inference.kernels.density import log_agreeing, log_joint
+from inference.kernels.density import log_joint
 from inference.kernels.exchange import TransportedExchange
 from inference.kernels.joint import ExchangeHMC, JointReference, PosteriorReference
 from inference.kernels.piecewise import sample_piecewise_exponential
@@ -132,34 +133,7 @@ def test_piecewise_exponential(seed, slopes, precisions):
 @pytest.mark.parametrize("transport", [True, False])
 def test_transport_accepts_exact_moves_at_d_200(seed, transport):
     """Moves of theta_1 drawn from its exact conditional; the plain exchange is the control."""
-    model = problems.get("linear_gaussian", d=200, m=100, closed_form=False).model
-    exact = problems.get("linear_gaussian", d=200, m=100).model.agreement.closed_form
-    start = jax.random.normal(jax.random.key(seed), (4, 200))
-    surrogate = fit(jax.random.key(1), model, agreement_potential(model), start, 2)
-    reference = FirstGivenSecond(model, surrogate)
-
-    def accept(key):
-        keys = jax.random.split(key, 4)
-        theta_1 = model.first_stage.around(model.theta_0).sample(keys[0])
-        theta_2 = exact.sample(keys[1], theta_1)
-        mean = reference.mean(theta_2)
-        velocity = reference.fluctuation(keys[2])
-        proposed, reverse = mean + velocity, mean - theta_1
-        fresh = exact.sample(keys[3], proposed)
-        carried = fresh + surrogate.gain(theta_1 - proposed) if transport else fresh
-        kinetic = 0.5 * (
-            velocity @ reference.precision(velocity) - reverse @ reference.precision(reverse)
-        )
-        log_alpha = (
-            log_joint(model, proposed, theta_2)
-            - log_joint(model, theta_1, theta_2)
-            + kinetic
-            + log_agreeing(model, theta_1, carried)
-            - log_agreeing(model, proposed, fresh)
-        )
-        return jnp.exp(jnp.minimum(log_alpha, 0.0))
-
-    rate = jax.jit(jax.vmap(accept))(jax.random.split(jax.random.key(seed), 200)).mean()
+    rate = acceptance(200, transport, seed)
     assert rate > 0.95 if transport else rate < 0.05
 
 
