@@ -3,7 +3,7 @@
 from generative import problems
 from generative.agreement import Agreement, AgreementConditioned
 from generative.errors import AgreementNotReached, IntractableNormalizer, InvalidInput
-from generative.linear import LinearGaussianAgreement, LinearResiduals
+from generative.linear import GaussianConditional, LinearGaussianAgreement, LinearResiduals
 from generative.model import TwoStageModel
 from generative.parameters import ParameterSpace
 from generative.program import two_stage
@@ -14,6 +14,7 @@ __all__ = [
     "Agreement",
     "AgreementConditioned",
     "AgreementNotReached",
+    "GaussianConditional",
     "GaussianStage",
     "IntractableNormalizer",
     "InvalidInput",

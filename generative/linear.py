@@ -5,6 +5,7 @@ Gaussian N(G theta_1 + g, Sq), and Z(theta_1) a Gaussian density of the residual
 m x m; the formulas use S2 itself, never its inverse, so scales of 0 need no special case.
 """
 
+from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
@@ -62,49 +63,59 @@ def _transposed_root(W: np.ndarray, m: int) -> Array:
         raise InvalidInput("W", "a negative or zero eigenvalue", "positive definite") from None
 
 
-class LinearGaussianAgreement(eqx.Module):
-    """The law of theta_2 given theta_1 when lambda C = |A theta - c|^2 / 2.
+class GaussianConditional(eqx.Module):
+    """The law of theta_2 given theta_1 when lambda C = |A theta - c|^2 / 2, however A is held.
 
-    Parameters
+    Attributes
     ----------
-    A : array, shape (m, d)
-        Residuals' matrix, sqrt(lambda) and the weight absorbed.
     c : array, shape (m,)
     variance : array, shape (d,)
         Second-stage variance S2 per coordinate; 0 is allowed.
+    inverse_root : array, shape (m, m)
+        Inverse of the lower Cholesky factor of I + A S2 A'. Its eigenvalues are at least 1, so
+        the explicit inverse is harmless, and it turns every solve in the samplers' inner loops
+        into a product.
+    whitened_c : array, shape (m,)
+        (I + A S2 A')^(-1/2) c.
     """
 
-    A: Float[Array, "m d"]
-    c: Float[Array, " m"]
-    variance: Float[Array, " d"]
-    inverse_root: Float[Array, "m m"]
-    whitened_A: Float[Array, "m d"]
-    whitened_c: Float[Array, " m"]
-    half_log_det: Float[Array, ""]
+    c: eqx.AbstractVar[Float[Array, " m"]]
+    variance: eqx.AbstractVar[Float[Array, " d"]]
+    inverse_root: eqx.AbstractVar[Float[Array, "m m"]]
+    whitened_c: eqx.AbstractVar[Float[Array, " m"]]
 
-    def __init__(self, A: Array, c: Array, variance: ArrayLike):
-        self.A, self.c = A, c
-        self.variance = jnp.asarray(variance, A.dtype)
-        identity = jnp.eye(len(c), dtype=A.dtype)
-        # Eigenvalues of I + A S2 A' are at least 1, so the explicit inverse root is harmless, and
-        # it turns every solve in the samplers' inner loops into a product.
-        root = jnp.linalg.cholesky(identity + (A * self.variance) @ A.T)
-        self.inverse_root = solve_triangular(root, identity, lower=True)
-        self.whitened_A = self.inverse_root @ A
-        self.whitened_c = self.inverse_root @ c
-        self.half_log_det = jnp.sum(jnp.log(jnp.diagonal(root)))
+    @abstractmethod
+    def product(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        """A x."""
+
+    @abstractmethod
+    def transpose(self, y: Float[Array, " m"]) -> Float[Array, " d"]:
+        """A' y."""
+
+    @abstractmethod
+    def whiten(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        """(I + A S2 A')^(-1/2) A x."""
+
+    @abstractmethod
+    def unwhiten(self, y: Float[Array, " m"]) -> Float[Array, " d"]:
+        """Transpose of :meth:`whiten`."""
+
+    def potential(self, theta: Float[Array, " d"]) -> Float[Array, ""]:
+        """|A theta - c|^2 / 2, nats."""
+        return 0.5 * jnp.sum((self.product(theta) - self.c) ** 2)
 
     def whitened_residual(self, theta_1: Float[Array, " d"]) -> Float[Array, " m"]:
         """(I + A S2 A')^(-1/2) (A theta_1 - c): standard normal under the prior of the residual."""
-        return self.whitened_A @ theta_1 - self.whitened_c
+        return self.whiten(theta_1) - self.whitened_c
 
     def log_normalizer(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
         """Log Z(theta_1), nats."""
-        return -self.half_log_det - 0.5 * jnp.sum(self.whitened_residual(theta_1) ** 2)
+        half_log_det = -jnp.sum(jnp.log(jnp.diagonal(self.inverse_root)))
+        return -half_log_det - 0.5 * jnp.sum(self.whitened_residual(theta_1) ** 2)
 
     def score(self, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
         """Gradient of log Z(theta_1)."""
-        return -self.whitened_A.T @ self.whitened_residual(theta_1)
+        return -self.unwhiten(self.whitened_residual(theta_1))
 
     def mean(self, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
         """Mean of theta_2 given theta_1, G theta_1 + g."""
@@ -112,7 +123,7 @@ class LinearGaussianAgreement(eqx.Module):
 
     def low_rank(self, x: Float[Array, " d"]) -> Float[Array, " d"]:
         """A' (I + A S2 A')^-1 A x: minus the Hessian of log Z, times x."""
-        return self.whitened_A.T @ (self.whitened_A @ x)
+        return self.unwhiten(self.whiten(x))
 
     def gain(self, shift: Float[Array, " d"]) -> Float[Array, " d"]:
         """G shift: how the mean of theta_2 follows a shift of theta_1."""
@@ -126,7 +137,7 @@ class LinearGaussianAgreement(eqx.Module):
         """Sq^-1 x on the free coordinates, 0 on the fixed ones (where x must be 0 too)."""
         free = self.variance > 0
         inverse = jnp.where(free, 1 / jnp.where(free, self.variance, 1), 0)
-        return inverse * x + jnp.where(free, self.A.T @ (self.A @ x), 0)
+        return inverse * x + jnp.where(free, self.transpose(self.product(x)), 0)
 
     def sample(self, key: jax.Array, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
         """Draw theta_2 given theta_1 exactly (Matheron's rule: perturb, then solve).
@@ -144,7 +155,56 @@ class LinearGaussianAgreement(eqx.Module):
             key_prior, self.variance.shape, self.variance.dtype
         )
         noise = self.inverse_root @ jax.random.normal(key_noise, self.c.shape, self.c.dtype)
-        return prior + self.variance * (self.whitened_A.T @ (noise - self.whitened_A @ prior))
+        return prior + self.variance * self.unwhiten(noise - self.whiten(prior))
+
+
+class LinearGaussianAgreement(GaussianConditional):
+    """The conditional law with A held as a matrix.
+
+    Parameters
+    ----------
+    A : array, shape (m, d)
+        Residuals' matrix, sqrt(lambda) and the weight absorbed.
+    c : array, shape (m,)
+    variance : array, shape (d,)
+        Second-stage variance S2 per coordinate; 0 is allowed.
+    """
+
+    A: Float[Array, "m d"]
+    c: Float[Array, " m"]
+    variance: Float[Array, " d"]
+    inverse_root: Float[Array, "m m"]
+    whitened_c: Float[Array, " m"]
+    whitened_A: Float[Array, "m d"]
+
+    def __init__(self, A: Array, c: Array, variance: ArrayLike):
+        self.A, self.c = A, c
+        self.variance = jnp.asarray(variance, A.dtype)
+        self.inverse_root = inverse_root((A * self.variance) @ A.T)
+        self.whitened_c = self.inverse_root @ c
+        self.whitened_A = self.inverse_root @ A
+
+    def product(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        """A x."""
+        return self.A @ x
+
+    def transpose(self, y: Float[Array, " m"]) -> Float[Array, " d"]:
+        """A' y."""
+        return self.A.T @ y
+
+    def whiten(self, x: Float[Array, " d"]) -> Float[Array, " m"]:
+        """(I + A S2 A')^(-1/2) A x."""
+        return self.whitened_A @ x
+
+    def unwhiten(self, y: Float[Array, " m"]) -> Float[Array, " d"]:
+        """Transpose of :meth:`whiten`."""
+        return self.whitened_A.T @ y
+
+
+def inverse_root(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
+    """Inverse of the lower Cholesky factor of I + gram."""
+    identity = jnp.eye(len(gram), dtype=gram.dtype)
+    return solve_triangular(jnp.linalg.cholesky(identity + gram), identity, lower=True)
 
 
 def linear_gaussian_agreement(

@@ -7,7 +7,9 @@ from inference.checks import Check
 from inference.estimate import Estimate
 from inference.infer import infer
 from inference.loop import NonFiniteState
+from inference.normalizer.difference import log_normalizer_difference
 from inference.normalizer.ladder import log_normalizer
+from inference.normalizer.score import differentiable_log_normalizer
 from inference.run import Result, Run
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "RejectionGibbs",
     "Result",
     "Run",
+    "differentiable_log_normalizer",
     "infer",
     "log_normalizer",
+    "log_normalizer_difference",
 ]

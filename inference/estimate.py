@@ -20,6 +20,8 @@ class Estimate:
     method : str
     num_evaluations : int
         Evaluations of C and of its gradient; 0 for a closed form.
+    note : str
+        What the reader should know about this estimate; usually empty.
     """
 
     value: float | np.ndarray
@@ -28,6 +30,7 @@ class Estimate:
     upper: float | np.ndarray | None = None
     method: str = ""
     num_evaluations: int = 0
+    note: str = ""
 
     @property
     def bits(self) -> float | np.ndarray:

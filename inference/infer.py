@@ -110,7 +110,9 @@ def _infer(
     draws = backend.draw(model, key_draw, progress)
     answered = answers(model, draws.values["theta_2"])
     checks = check_chains(judged(model, draws.values, answered)) + draws.checks
-    bits_saved = posterior_mean_cost(model, draws.values["theta_1"], key_cost)
+    bits_saved = posterior_mean_cost(
+        model, draws.values["theta_1"], draws.values["theta_2"], key_cost
+    )
     prior, note = _prior(model, key_prior)
     notes = [*draws.notes, *note, "log evidence: not estimated by this backend"]
     tree = build_tree(

@@ -49,3 +49,13 @@ def chi_square_z(squared: np.ndarray, degrees: int) -> float:
     ess = float(np.asarray(az.ess(squared)))
     assert ess > MIN_ESS, ess
     return float((squared.mean() - degrees) / np.asarray(az.mcse(squared)))
+
+
+def covers(values: np.ndarray, errors: np.ndarray, truth: float) -> bool:
+    """Whether the truth lies within two standard errors as often as it should: a binomial test."""
+    finite = np.isfinite(errors)
+    assert finite.mean() > 0.9, finite.mean()
+    inside = np.abs(values - truth)[finite] <= 2 * errors[finite]
+    nominal = stats.norm.cdf(2) - stats.norm.cdf(-2)
+    test = stats.binomtest(int(inside.sum()), len(inside), nominal)
+    return bool(test.pvalue > FALSE_ALARM_RATE / _NUM_COMPARISONS)

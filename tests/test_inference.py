@@ -162,51 +162,6 @@ def test_non_finite_stops_the_run():
         infer(model, TINY["hmc"], progress=False)
 
 
-NORMALIZERS = [
-    ("importance", "double_well", {}),
-    ("gauss_newton", "linear_gaussian", {"d": 10, "closed_form": False}),
-    ("tempered_smc", "linear_gaussian", {"d": 10, "closed_form": False, "form": "disagreement"}),
-    ("auto", "rotated_wells", {"d": 8}),
-    ("closed_form", "linear_gaussian", {"d": 10}),
-]
-
-
-@pytest.mark.parametrize(("method", "name", "options"), NORMALIZERS)
-def test_log_normalizer(seed, method, name, options):
-    problem = problems.get(name, **options)
-    points = problem.model.first_stage.around(problem.model.theta_0).sample(
-        jax.random.key(seed), (3,)
-    )
-    estimate = log_normalizer(problem.model, points, method, seed)
-    assert estimate.value.shape == (3,)
-    error = np.maximum(estimate.standard_error, 1e-9)
-    assert np.all(error < 0.2)
-    score = (estimate.value - problem.truth.log_normalizer(points)) / error
-    assert np.abs(score).max() < 1.5 * z_limit(3)  # eight runs: t-like tails
-    assert np.all(estimate.upper >= problem.truth.log_normalizer(points) - 1e-9)
-
-
-def test_log_normalizer_admits_ignorance():
-    model = problems.get("linear_gaussian", d=40, closed_form=False).model
-    assert np.isinf(log_normalizer(model, model.theta_0, "importance").standard_error)
-    needle = TwoStageModel(
-        jnp.zeros(1),
-        GaussianStage(1.0),
-        GaussianStage(1.0),
-        agreement_strength=30.0,
-        disagreement=lambda t: jnp.where(t[0] > 4, 0.0, 1.0),
-    )
-    estimate = log_normalizer(needle, needle.theta_0, max_evaluations=50_000)
-    assert np.isinf(estimate.standard_error)
-
-
-def test_one_mode_is_not_believed():
-    problem = problems.get("rotated_wells", d=4)
-    model = problem.model.replace(agreement_strength=400.0)
-    estimate = log_normalizer(model, model.theta_0)
-    assert estimate.method == "tempered_smc"
-
-
 @pytest.mark.parametrize(
     "make",
     [

@@ -17,7 +17,7 @@ from inference.kernels.piecewise import sample_piecewise_exponential
 from inference.kernels.reference_hmc import Phase
 from inference.kernels.reference_hmc import integrate as flow
 from inference.kernels.surrogate import agreement_potential, fit
-from inference.normalizer.tempered_smc import anneal
+from inference.normalizer.annealing import anneal
 
 
 def random_form(rng, m, d, zero=()):

@@ -9,12 +9,21 @@ from generative.errors import InvalidInput
 from generative.problems.digits import digits
 from generative.problems.linear_gaussian import linear_gaussian
 from generative.problems.problem import Problem, Truth
+from generative.problems.shapes import gaussian_mixture, indicator
 from generative.problems.wells import double_well, rotated_wells
 
 __all__ = ["Problem", "Truth", "builder", "get", "names"]
 
 _BUILDERS: dict[str, Callable[..., Problem]] = {
-    builder.__name__: builder for builder in (linear_gaussian, double_well, rotated_wells, digits)
+    builder.__name__: builder
+    for builder in (
+        linear_gaussian,
+        double_well,
+        rotated_wells,
+        gaussian_mixture,
+        indicator,
+        digits,
+    )
 }
 
 

@@ -15,7 +15,7 @@ from inference.kernels.independence import independence_step
 from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.kernels.reference_hmc import reference_hmc
 from inference.kernels.step_size import StepSize
-from inference.normalizer.tempered_smc import anneal
+from inference.normalizer.annealing import anneal
 
 _TARGET_SECOND, _TARGET_NEGATIVE = 0.85, 0.8
 _NUM_PARTICLES = 64

@@ -1,6 +1,5 @@
 """log Z(theta_1) by averaging exp(-lambda C) over draws of p2(. | theta_1)."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,12 +10,13 @@ from jaxtyping import Array, Float
 
 from generative import TwoStageModel
 from inference.estimate import Estimate
+from inference.normalizer.spread import SIGMAS_OF_A_BRACKET
 
 _BATCH = 4096
 # Below this effective sample size the weights' own variance is not to be trusted either.
 _SMALLEST_ESS = 50.0
 # Trust the average only while -log Z < log n - 4 (nats).
-_MARGIN = 4.0
+MARGIN = 4.0
 # Numbers held by one batch of draws, at most.
 _MAX_NUMBERS = 10_000_000
 
@@ -30,84 +30,67 @@ def importance(
 ) -> Estimate:
     """Average exp(-lambda C) over draws of p2(. | theta_1).
 
-    The standard error is infinite where fewer than 50 draws carry the average: then -log Z
-    exceeds about the log of their number, and the value is an underestimate.
+    The standard error is infinite where fewer than 50 draws carry the average, or -log Z exceeds
+    about the log of their number: the value is an underestimate then. `lower` is Jensen's bound,
+    -lambda E[C] under p2, less four of its standard errors.
     """
-    return weighted_average(
-        partial(_log_weights, model),
-        jnp.asarray(theta_1),
-        key,
-        target_standard_error,
-        max_evaluations,
-        "importance",
-        margin=_MARGIN,
-    )
-
-
-def weighted_average(
-    log_weights: Callable[[jax.Array, Array, int], Array],
-    theta_1: Float[Array, "batch d"],
-    key: jax.Array,
-    target_standard_error: float,
-    max_evaluations: int,
-    method: str,
-    margin: float = -np.inf,
-) -> Estimate:
-    """Log of the mean weight, drawing batches until the error is small or the budget is spent.
-
-    Parameters
-    ----------
-    log_weights : callable
-        (key, theta_1 of shape (d,), n) -> log weights of n draws, nats.
-    theta_1 : array, shape (batch, d)
-    key : PRNG key
-    target_standard_error : float
-        Nats.
-    max_evaluations : int
-        Draws for all of the batch together.
-    method : str
-    margin : float
-        The error is infinite unless -value < log n - margin, nats.
-    """
-    num_points = len(theta_1)
-    size = int(np.clip(_MAX_NUMBERS // theta_1.shape[-1], 16, min(_BATCH, max_evaluations)))
-
-    @jax.jit
-    def one_batch(keys: jax.Array, theta_1: Array) -> tuple[Array, Array]:
-        return jax.lax.map(lambda x: _sums(log_weights(x[0], x[1], size)), (keys, theta_1))
-
-    log_sum = np.full(num_points, -np.inf)
-    log_sum_squares = np.full(num_points, -np.inf)
+    theta_1 = jnp.asarray(theta_1)
+    num_points, dimension = theta_1.shape
+    size = int(np.clip(_MAX_NUMBERS // dimension, 16, min(_BATCH, max_evaluations)))
+    totals = np.full((2, num_points), -np.inf)
+    moments = np.zeros((2, num_points))
     num_draws = 0
     for index in range(max(1, max_evaluations // (size * num_points))):
         keys = jax.random.split(jax.random.fold_in(key, index), num_points)
-        first, second = (np.asarray(x, np.float64) for x in one_batch(keys, theta_1))
-        log_sum = np.logaddexp(log_sum, first)
-        log_sum_squares = np.logaddexp(log_sum_squares, second)
+        sums, powers = (np.asarray(x, np.float64) for x in _sums(keys, model, theta_1, size))
+        totals, moments = np.logaddexp(totals, sums.T), moments + powers.T
         num_draws += size
-        value, error = _finish(log_sum, log_sum_squares, num_draws, margin)
-        if np.all(error <= target_standard_error):
+        value, error = _finish(*totals, num_draws)
+        if np.all(error <= target_standard_error) or _is_hopeless(
+            *totals, num_draws, max_evaluations // num_points
+        ):
             break
-    return Estimate(value, error, None, np.zeros(num_points), method, num_draws * num_points)
+    mean = moments[0] / num_draws
+    with np.errstate(invalid="ignore"):  # an infinite C has no variance
+        spread = np.sqrt(np.maximum(moments[1] / num_draws - mean**2, 0) / num_draws)
+    lower = np.nan_to_num(-mean - SIGMAS_OF_A_BRACKET * spread, nan=-np.inf)
+    return Estimate(
+        value, error, lower, np.zeros(num_points), "importance", num_draws * num_points
+    )
 
 
-def _log_weights(model: TwoStageModel, key: jax.Array, theta_1: Array, num_draws: int) -> Array:
-    draws = model.second_stage.around(theta_1).sample(key, (num_draws,))
-    return -model.agreement.strength * jax.vmap(model.agreement.disagreement)(draws)
+@partial(jax.jit, static_argnums=(1, 3))
+def _sums(
+    keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], num_draws: int
+) -> tuple[Float[Array, "point 2"], Float[Array, "point 2"]]:
+    """Per point: logs of the sums of weights and squared weights; sums of lambda C and its square."""
+
+    def one(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
+        draws = model.second_stage.around(x[1]).sample(x[0], (num_draws,))
+        penalties = model.agreement.strength * jax.vmap(model.agreement.disagreement)(draws)
+        penalties = penalties.astype(jnp.result_type(float))
+        logs = jnp.stack([logsumexp(-penalties), logsumexp(-2 * penalties)])
+        return logs, jnp.stack([penalties.sum(), jnp.sum(penalties**2)])
+
+    return jax.lax.map(one, (keys, theta_1))
 
 
-def _sums(log_weights: Array) -> tuple[Array, Array]:
-    log_weights = log_weights.astype(jnp.result_type(float))
-    return logsumexp(log_weights), logsumexp(2 * log_weights)
+def _is_hopeless(
+    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int, max_draws: int
+) -> bool:
+    """Whether even all the draws that the budget allows would leave some error infinite."""
+    value = log_sum - np.log(num_draws)
+    ess = np.exp(2 * log_sum - log_sum_squares) * max_draws / num_draws
+    return bool(np.any((value < MARGIN - np.log(max_draws)) | (ess < _SMALLEST_ESS)))
 
 
 def _finish(
-    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int, margin: float
+    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
     value = log_sum - np.log(num_draws)
     ess = np.exp(2 * log_sum - log_sum_squares)
     # Delta method: Var(log mean w) = (1 / ESS - 1 / n), the relative variance of the mean.
     error = np.sqrt(np.maximum(1 / np.maximum(ess, 1e-300) - 1 / num_draws, 0.0))
     # Draws that never met the region where C is small look equal, and would claim no error.
-    too_few = (ess < _SMALLEST_ESS) | (value < margin - np.log(num_draws))
+    too_few = (ess < _SMALLEST_ESS) | (value < MARGIN - np.log(num_draws))
     return value, np.where(too_few | ~np.isfinite(value), np.inf, error)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -12,19 +13,41 @@ from generative import GaussianStage, InvalidInput, TwoStageModel
 from inference.estimate import Estimate
 from inference.normalizer.closed_form import closed_form
 from inference.normalizer.gauss_newton import gauss_newton
-from inference.normalizer.importance import importance
+from inference.normalizer.importance import MARGIN, importance
+from inference.normalizer.nested import nested
+from inference.normalizer.reverse_annealing import reverse_annealing
 from inference.normalizer.tempered_smc import tempered_smc
+from inference.normalizer.thermodynamic import thermodynamic
 from inference.precision import require_float64
 
-Method = Literal["auto", "closed_form", "importance", "gauss_newton", "tempered_smc"]
+Method = Literal[
+    "auto",
+    "closed_form",
+    "importance",
+    "gauss_newton",
+    "tempered_smc",
+    "thermodynamic",
+    "nested",
+    "reverse_annealing",
+]
 _SAMPLERS: dict[str, Callable[..., Estimate]] = {
-    "importance": importance,
-    "gauss_newton": gauss_newton,
-    "tempered_smc": tempered_smc,
+    estimator.__name__: estimator
+    for estimator in (
+        importance,
+        gauss_newton,
+        tempered_smc,
+        thermodynamic,
+        nested,
+        reverse_annealing,
+    )
 }
-# A proposal around one mode can miss others without its weights telling: never trusted alone.
-_UNIMODAL = ("gauss_newton",)
-_MAX_CONTRADICTION = 4.0  # standard errors
+# The rungs that `auto` climbs, with the share of the budget that each may spend: the cheap ones
+# meet the target soon or never.
+_RUNGS = {"importance": 0.1, "gauss_newton": 0.1, "tempered_smc": 1.0}
+_NUM_TRIAL_DRAWS = 64
+_ONE_VALUE = 1e-5  # nats; nested sampling breaks ties by less
+
+BLIND = "C took one value at every draw: it is constant, or smaller in a region never met"
 
 
 def log_normalizer(
@@ -43,9 +66,9 @@ def log_normalizer(
     theta_1 : pytree like theta_0, or array of shape (..., d)
         Leading axes are a batch, done at once.
     method : str
-        `auto` climbs closed_form, importance, gauss_newton, tempered_smc until the error is met;
-        if none meets it, it returns the estimate with the smallest error. gauss_newton, which
-        looks around one mode, counts only where tempered_smc does not contradict it.
+        `auto` climbs closed_form, importance, gauss_newton, tempered_smc until the error is met,
+        and says which rung answered; if none meets it, it returns the estimate with the smallest
+        error. The others are `thermodynamic`, `nested` and `reverse_annealing`.
     seed : int
     target_standard_error : float
         Nats.
@@ -60,7 +83,8 @@ def log_normalizer(
     Raises
     ------
     InvalidInput
-        If an argument cannot be used, or the method needs what the model does not have.
+        If an argument cannot be used, the method needs what the model does not have, or C is NaN
+        or negative at theta_1 or at one of 64 draws of the second stage around it.
     """
     require_float64("a log normaliser")
     if method not in get_args(Method):
@@ -73,13 +97,17 @@ def log_normalizer(
     if not np.all(np.isfinite(vectors)):
         raise InvalidInput("theta_1", "NaN or infinity", "finite numbers")
     flat = vectors.reshape(-1, model.dimension)
+    check_disagreement(model, flat, seed)
     budget = (target_standard_error, max_evaluations)
-    if method == "closed_form" or (method == "auto" and model.agreement.is_tractable):
+    if model.agreement.strength == 0:
+        exact = np.zeros(len(flat))
+        estimate = Estimate(exact, exact, exact, exact, "closed_form")
+    elif method == "closed_form" or (method == "auto" and model.agreement.is_tractable):
         estimate = closed_form(model, flat)
     elif method == "auto":
         estimate = _climb(model, flat, seed, *budget)
     else:
-        estimate = _SAMPLERS[method](model, flat, jax.random.key(seed), *budget)
+        estimate = _sampled(method, model, flat, jax.random.key(seed), *budget)
     return _reshaped(estimate, vectors.shape[:-1])
 
 
@@ -87,35 +115,59 @@ def _climb(
     model: TwoStageModel, theta_1: np.ndarray, seed: int, target: float, max_evaluations: int
 ) -> Estimate:
     best = None
-    for index, (name, sampler) in enumerate(_SAMPLERS.items()):
-        needs_residuals = name == "gauss_newton"
-        has_residuals = model.agreement.residuals is not None
-        if needs_residuals and not (
-            has_residuals and isinstance(model.second_stage, GaussianStage)
-        ):
+    spent = 0
+    for index, (name, share) in enumerate(_RUNGS.items()):
+        if name == "gauss_newton" and not isinstance(model.second_stage, GaussianStage):
             continue
-        # The cheap rungs get a small part of the budget: they meet the target soon or never.
-        share = max_evaluations if name == "tempered_smc" else max_evaluations // 10
         key = jax.random.fold_in(jax.random.key(seed), index)
-        estimate = sampler(model, theta_1, key, target, share)
-        if best is not None and best.method in _UNIMODAL:
-            best = _disagreeing(best, estimate)
+        budget = max(1, int(share * max_evaluations))
+        estimate = _sampled(name, model, theta_1, key, target, budget)
+        spent += estimate.num_evaluations
         if best is None or np.max(estimate.standard_error) < np.max(best.standard_error):
             best = estimate
-        if np.all(estimate.standard_error <= target) and name not in _UNIMODAL:
+        if np.all(best.standard_error <= target):
             break
-    return best
+    return replace(best, num_evaluations=spent)
 
 
-def _disagreeing(proposal: Estimate, annealed: Estimate) -> Estimate:
-    """Give an estimate from one mode an infinite error where annealing contradicts it."""
-    error = np.hypot(proposal.standard_error, annealed.standard_error)
-    contradicted = np.abs(proposal.value - annealed.value) > _MAX_CONTRADICTION * error
-    return replace(
-        proposal,
-        standard_error=np.where(contradicted, np.inf, proposal.standard_error),
-        num_evaluations=proposal.num_evaluations + annealed.num_evaluations,
-    )
+def _sampled(
+    method: str,
+    model: TwoStageModel,
+    theta_1: np.ndarray,
+    key: jax.Array,
+    target: float,
+    max_evaluations: int,
+) -> Estimate:
+    estimate = _SAMPLERS[method](model, theta_1, key, target, max_evaluations)
+    # Jensen's bound is sharp only where C is one constant at every draw.
+    is_one = np.abs(estimate.value - estimate.lower) <= _ONE_VALUE * (1 + np.abs(estimate.value))
+    num_draws = estimate.num_evaluations / len(theta_1)
+    is_blind = is_one & (estimate.value < MARGIN - np.log(num_draws))
+    if not is_blind.any():
+        return estimate
+    error = np.where(is_blind, np.inf, estimate.standard_error)
+    return replace(estimate, standard_error=error, note=BLIND)
+
+
+def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> None:
+    """Evaluate C where the estimators will, and refuse what cannot be a disagreement.
+
+    Raises
+    ------
+    InvalidInput
+        If C is NaN or negative at theta_1 or at draws of the second stage around it.
+    """
+    stage = model.second_stage.around(jnp.asarray(theta_1))
+    draws = stage.sample(jax.random.key(seed), (_NUM_TRIAL_DRAWS // len(theta_1) + 1,))
+    points = jnp.concatenate([jnp.asarray(theta_1), draws.reshape(-1, model.dimension)])
+    values = np.asarray(jax.lax.map(model.agreement.disagreement, points))
+    for is_bad, found in ((np.isnan(values), "NaN"), (values < 0, "a negative value")):
+        if is_bad.any():
+            raise InvalidInput(
+                "disagreement",
+                f"{found} at {int(is_bad.sum())} of {len(values)} points around theta_1",
+                "numbers >= 0",
+            )
 
 
 def _reshaped(estimate: Estimate, shape: tuple[int, ...]) -> Estimate:
@@ -125,11 +177,10 @@ def _reshaped(estimate: Estimate, shape: tuple[int, ...]) -> Estimate:
         value = np.reshape(value, shape)
         return value if shape else float(value)
 
-    return Estimate(
-        reshape(estimate.value),
-        reshape(estimate.standard_error),
-        reshape(estimate.lower),
-        reshape(estimate.upper),
-        estimate.method,
-        estimate.num_evaluations,
+    return replace(
+        estimate,
+        value=reshape(estimate.value),
+        standard_error=reshape(estimate.standard_error),
+        lower=reshape(estimate.lower),
+        upper=reshape(estimate.upper),
     )

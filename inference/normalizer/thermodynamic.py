@@ -1,0 +1,91 @@
+"""log Z(theta_1) by thermodynamic integration, with the bracket that it has for free.
+
+d log Z / d t = -E_t[lambda C] along the temperature t, and E_t[lambda C] decreases in t. So the left
+and right sums over any ladder of temperatures bracket log Z. The variances at the rungs, which are
+the slopes of that mean, make the quadrature that of Hermite's cubic (N. Friel, M. Hurn and J. Wyse,
+Stat. Comput. 24 (2014), doi:10.1007/s11222-013-9397-1).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from generative import InvalidInput, TwoStageModel
+from inference.estimate import Estimate
+from inference.normalizer.repeated import Runs, Summary, repeat
+from inference.normalizer.spread import lower_bracket, mean_of_runs, upper_bracket
+
+# The ladder serves a quadrature: finer than the weights of tempered SMC would need.
+_ESS_FRACTION, _MAX_INCREMENT = 0.98, 1 / 16
+
+
+def thermodynamic(
+    model: TwoStageModel,
+    theta_1: Float[Array, "batch d"],
+    key: jax.Array,
+    target_standard_error: float,
+    max_evaluations: int,
+) -> Estimate:
+    """Integrate the mean of lambda C over temperature.
+
+    The standard error joins the spread over runs with the quadrature's own error, estimated from
+    every second temperature. `lower` and `upper` are the left and right sums, widened by four of
+    their standard errors.
+
+    Raises
+    ------
+    InvalidInput
+        If C is infinite somewhere: its mean has no meaning then.
+    """
+    runs, (value, error) = repeat(
+        model,
+        jnp.asarray(theta_1),
+        key,
+        _summarize,
+        target_standard_error,
+        max_evaluations,
+        _ESS_FRACTION,
+        _MAX_INCREMENT,
+    )
+    if not np.all(np.isfinite(runs.means)):
+        raise InvalidInput("method", "thermodynamic for an infinite C", "tempered_smc or nested")
+    steps = np.diff(runs.temperatures, axis=1)[:, None, :]
+    return Estimate(
+        value,
+        error,
+        lower_bracket(-np.sum(steps * runs.means[..., :-1], axis=-1)),
+        upper_bracket(-np.sum(steps * runs.means[..., 1:], axis=-1)),
+        "thermodynamic",
+        runs.num_evaluations,
+    )
+
+
+def _summarize(runs: Runs) -> Summary:
+    value, error = mean_of_runs(-_integral(runs.temperatures, runs.means, runs.variances))
+    mean, variance = (x.mean(axis=1, keepdims=True) for x in (runs.means, runs.variances))
+    fine = _integral(runs.temperatures, mean, variance)[:, 0]
+    coarse = np.array([_of_every_second(*x) for x in _used(runs, mean, variance)])
+    # Hermite's rule is of fourth order: halving the steps divides its error by 16.
+    error = np.hypot(error, (coarse - fine) / 15)
+    return value, np.where(runs.reached & np.isfinite(error), error, np.inf)
+
+
+def _integral(temperatures: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    step = np.diff(temperatures, axis=-1)
+    step = step[:, None, :] if means.ndim == 3 else step
+    trapezoid = 0.5 * step * (means[..., 1:] + means[..., :-1])
+    correction = step**2 / 12 * (variances[..., 1:] - variances[..., :-1])
+    return np.sum(trapezoid + correction, axis=-1)
+
+
+def _used(runs: Runs, mean: np.ndarray, variance: np.ndarray):  # noqa: ANN202 - an iterator
+    """Each point's rungs, with those beyond the schedule's end cut off."""
+    for i, length in enumerate(runs.lengths):
+        rungs = slice(0, int(length) + 1)
+        yield runs.temperatures[i, rungs], mean[i, 0, rungs], variance[i, 0, rungs]
+
+
+def _of_every_second(t: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
+    chosen = np.unique(np.append(np.arange(0, len(t), 2), len(t) - 1))
+    return float(_integral(t[chosen], mean[chosen], variance[chosen]))
