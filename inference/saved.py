@@ -60,9 +60,7 @@ def posterior_mean_cost(
     value, error = _regressed(-estimate.value, control.ravel()[chosen], control)
     # The points' own errors are part of their scatter, but not where they are infinite.
     error = error if np.all(np.isfinite(estimate.standard_error)) else np.inf
-    return Estimate(
-        value, error, method=estimate.method, num_evaluations=estimate.num_evaluations
-    )
+    return Estimate(value, error, method=estimate.method, num_evaluations=estimate.num_evaluations)
 
 
 def _regressed(

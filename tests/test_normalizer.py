@@ -71,7 +71,6 @@ CALIBRATED = [
         "thermodynamic", "linear_gaussian", {"d": 20} | C_ALONE, 0.2, marks=pytest.mark.slow
     ),
     pytest.param("thermodynamic", "gaussian_mixture", {"d": 5}, 0.1, marks=pytest.mark.slow),
-    pytest.param("gauss_newton", "gaussian_mixture", {"d": 1}, 0.1, marks=pytest.mark.slow),
     pytest.param("nested", "rotated_wells", {"d": 2}, 0.1, marks=pytest.mark.slow),
     pytest.param("nested", "indicator", {"d": 2}, 0.1, marks=pytest.mark.slow),
     pytest.param("reverse_annealing", "double_well", {}, 0.1, marks=pytest.mark.slow),
@@ -109,19 +108,17 @@ def test_annealing_along_a_schedule_is_unbiased_and_the_adaptive_run_is_not(seed
     assert (error.mean() - 1) / (error.std() / np.sqrt(512)) < -z_limit()
 
 
-def test_bennett_ratio_needs_both_ends(seed):
-    # The base misses one of two wells, so its draws alone would see half of Z.
-    problem = problems.get("double_well", form="residuals")
-    model = problem.model.replace(agreement_strength=200.0)
-    estimate = log_normalizer(model, np.array([0.0]), "gauss_newton", seed)
+def test_a_missed_mode_is_noticed(seed):
+    # The proposal sits in one of two equal wells: alone it would be sure of half of Z.
+    model = problems.get("double_well", form="residuals").model.replace(agreement_strength=200.0)
     grid = np.linspace(-4, 4, 20001)
     log_f = -0.5 * grid**2 - 0.5 * np.log(2 * np.pi) - 200 * (grid**2 - 1) ** 2 / 4
     truth = np.log(np.exp(log_f).sum() * (grid[1] - grid[0]))
-    assert np.isinf(estimate.standard_error) or (
-        abs(estimate.value - truth) < z_limit() * estimate.standard_error
-    )
-    auto = log_normalizer(model, np.array([0.0]), "auto", seed)
-    assert abs(auto.value - truth) < z_limit() * auto.standard_error
+    for method in ("gauss_newton", "auto"):
+        estimate = log_normalizer(model, np.array([0.0]), method, seed)
+        known = np.isfinite(estimate.standard_error)
+        assert known or method == "gauss_newton"
+        assert not known or abs(estimate.value - truth) < z_limit() * estimate.standard_error
 
 
 def test_bidirectional_work_is_each_others_reverse(seed):
@@ -349,7 +346,7 @@ def test_importance_stops_early_where_it_cannot_succeed():
 
 @pytest.mark.slow
 def test_network_two_rungs_and_a_two_sided_bound(seed):
-    problem = problems.get("digits", scene=16, human=4, hidden=8)
+    problem = problems.get("digits", scene=16, human=4, hidden=8, strength_per_question=3.0)
     model = problem.model
     theta_1 = points(problem, 3, 1)[0]
     annealed = log_normalizer(model, theta_1, "tempered_smc", seed)

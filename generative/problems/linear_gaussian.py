@@ -24,6 +24,7 @@ def linear_gaussian(
     second_scale: float = 0.5,
     agreement_strength: float = 20.0,
     noise: float = 0.5,
+    num_observations: int | None = None,
     seed: int = 0,
 ) -> Problem:
     """Return C = |A theta - c|^2 / 2 (a sum over m constraints), L = log N(y; B theta, noise^2 I).
@@ -39,12 +40,17 @@ def linear_gaussian(
     first_scale, second_scale : float
     agreement_strength : float
     noise : float
-        Standard deviation of the d / 2 (rounded up) observations.
+        Standard deviation of the observations.
+    num_observations : int
+        d / 2, rounded up, by default.
     seed : int
         Of A, c, B and of the parameters that the data come from.
     """
     m = d if m is None else m
-    for name, value in (("d", d), ("m", m)):
+    sizes = {"d": d, "m": m}
+    if num_observations is not None:
+        sizes["num_observations"] = num_observations
+    for name, value in sizes.items():
         if value < 1:
             raise InvalidInput(name, value, "an integer >= 1")
     if form not in ("residuals", "disagreement"):
@@ -52,7 +58,7 @@ def linear_gaussian(
     rng = np.random.default_rng(seed)
     a = rng.normal(size=(m, d)) / np.sqrt(d)
     c = rng.normal(size=m) * 0.5
-    num_observations = (d + 1) // 2
+    num_observations = (d + 1) // 2 if num_observations is None else num_observations
     b = rng.normal(size=(num_observations, d)) / np.sqrt(d)
     y = b @ (first_scale * rng.normal(size=d)) + noise * rng.normal(size=num_observations)
 

@@ -14,7 +14,7 @@ from inference.normalizer.spread import SIGMAS_OF_A_BRACKET
 
 _BATCH = 4096
 # Below this effective sample size the weights' own variance is not to be trusted either.
-_SMALLEST_ESS = 50.0
+SMALLEST_ESS = 50.0
 # Trust the average only while -log Z < log n - 4 (nats).
 MARGIN = 4.0
 # Numbers held by one batch of draws, at most.
@@ -45,25 +45,26 @@ def importance(
         sums, powers = (np.asarray(x, np.float64) for x in _sums(keys, model, theta_1, size))
         totals, moments = np.logaddexp(totals, sums.T), moments + powers.T
         num_draws += size
-        value, error = _finish(*totals, num_draws)
-        if np.all(error <= target_standard_error) or _is_hopeless(
-            *totals, num_draws, max_evaluations // num_points
-        ):
+        value, error = totals[0] - np.log(num_draws), error_of_mean(totals, num_draws)
+        # Draws that never met the region where C is small look equal, and would claim no error.
+        error = np.where(value < MARGIN - np.log(num_draws), np.inf, error)
+        max_draws = max_evaluations // num_points
+        unreachable = np.any(value < MARGIN - np.log(max(max_draws, num_draws)))
+        hopeless = unreachable or is_hopeless(totals, num_draws, max_draws)
+        if np.all(error <= target_standard_error) or hopeless:
             break
     mean = moments[0] / num_draws
     with np.errstate(invalid="ignore"):  # an infinite C has no variance
         spread = np.sqrt(np.maximum(moments[1] / num_draws - mean**2, 0) / num_draws)
     lower = np.nan_to_num(-mean - SIGMAS_OF_A_BRACKET * spread, nan=-np.inf)
-    return Estimate(
-        value, error, lower, np.zeros(num_points), "importance", num_draws * num_points
-    )
+    return Estimate(value, error, lower, np.zeros(num_points), "importance", num_draws * num_points)
 
 
 @partial(jax.jit, static_argnums=(1, 3))
 def _sums(
     keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], num_draws: int
 ) -> tuple[Float[Array, "point 2"], Float[Array, "point 2"]]:
-    """Per point: logs of the sums of weights and squared weights; sums of lambda C and its square."""
+    """Per point, logs of sums of weights and their squares; sums of lambda C and its square."""
 
     def one(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
         draws = model.second_stage.around(x[1]).sample(x[0], (num_draws,))
@@ -75,22 +76,26 @@ def _sums(
     return jax.lax.map(one, (keys, theta_1))
 
 
-def _is_hopeless(
-    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int, max_draws: int
-) -> bool:
-    """Whether even all the draws that the budget allows would leave some error infinite."""
-    value = log_sum - np.log(num_draws)
-    ess = np.exp(2 * log_sum - log_sum_squares) * max_draws / num_draws
-    return bool(np.any((value < MARGIN - np.log(max_draws)) | (ess < _SMALLEST_ESS)))
+def log_sums(log_weights: Float[np.ndarray, "point n"]) -> np.ndarray:
+    """Logs of the sums of weights and of squared weights, shape (2, point)."""
+    return np.stack([np.logaddexp.reduce(k * log_weights, axis=1) for k in (1, 2)])
 
 
-def _finish(
-    log_sum: np.ndarray, log_sum_squares: np.ndarray, num_draws: int
-) -> tuple[np.ndarray, np.ndarray]:
-    value = log_sum - np.log(num_draws)
-    ess = np.exp(2 * log_sum - log_sum_squares)
+def is_hopeless(sums: Float[np.ndarray, "two point"], num_draws: int, max_draws: int) -> bool:
+    """Whether even all the draws that the budget allows would leave too few to carry the mean."""
+    return bool(np.any(_ess(sums) * max_draws / num_draws < SMALLEST_ESS))
+
+
+def error_of_mean(
+    sums: Float[np.ndarray, "two point"], num_draws: int
+) -> Float[np.ndarray, " point"]:
+    """Standard error of the log of a mean weight, nats; infinite where few draws carry it."""
+    ess = _ess(sums)
     # Delta method: Var(log mean w) = (1 / ESS - 1 / n), the relative variance of the mean.
     error = np.sqrt(np.maximum(1 / np.maximum(ess, 1e-300) - 1 / num_draws, 0.0))
-    # Draws that never met the region where C is small look equal, and would claim no error.
-    too_few = (ess < _SMALLEST_ESS) | (value < MARGIN - np.log(num_draws))
-    return value, np.where(too_few | ~np.isfinite(value), np.inf, error)
+    return np.where((ess < SMALLEST_ESS) | ~np.isfinite(sums[0]), np.inf, error)
+
+
+def _ess(sums: Float[np.ndarray, "two point"]) -> Float[np.ndarray, " point"]:
+    with np.errstate(invalid="ignore"):  # no weight at all
+        return np.nan_to_num(np.exp(2 * sums[0] - sums[1]))

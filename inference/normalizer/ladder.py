@@ -114,7 +114,7 @@ def log_normalizer(
 def _climb(
     model: TwoStageModel, theta_1: np.ndarray, seed: int, target: float, max_evaluations: int
 ) -> Estimate:
-    best = None
+    best = Estimate(np.nan, np.inf)
     spent = 0
     for index, (name, share) in enumerate(_RUNGS.items()):
         if name == "gauss_newton" and not isinstance(model.second_stage, GaussianStage):
@@ -123,7 +123,7 @@ def _climb(
         budget = max(1, int(share * max_evaluations))
         estimate = _sampled(name, model, theta_1, key, target, budget)
         spent += estimate.num_evaluations
-        if best is None or np.max(estimate.standard_error) < np.max(best.standard_error):
+        if not best.method or np.max(estimate.standard_error) < np.max(best.standard_error):
             best = estimate
         if np.all(best.standard_error <= target):
             break

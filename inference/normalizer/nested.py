@@ -125,9 +125,7 @@ def _one_run(
         # Points with an infinite C are worth nothing, but must still be told apart.
         return jnp.where(jnp.isinf(cost), -_WORTHLESS * (2 - tie), -cost + _TIE_BREAK * tie)
 
-    init_one = partial(
-        init_state_strategy, logprior_fn=log_prior, loglikelihood_fn=log_likelihood
-    )
+    init_one = partial(init_state_strategy, logprior_fn=log_prior, loglikelihood_fn=log_likelihood)
     num_live, num_delete, num_slices = _sizes(model)
     kernel = nss.build_kernel(init_one, num_slices, num_delete)
     key, key_theta, key_tie, key_init = jax.random.split(key, 4)

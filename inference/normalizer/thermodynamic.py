@@ -1,9 +1,9 @@
 """log Z(theta_1) by thermodynamic integration, with the bracket that it has for free.
 
-d log Z / d t = -E_t[lambda C] along the temperature t, and E_t[lambda C] decreases in t. So the left
-and right sums over any ladder of temperatures bracket log Z. The variances at the rungs, which are
-the slopes of that mean, make the quadrature that of Hermite's cubic (N. Friel, M. Hurn and J. Wyse,
-Stat. Comput. 24 (2014), doi:10.1007/s11222-013-9397-1).
+d log Z / d t = -E_t[lambda C] along the temperature t, and E_t[lambda C] decreases in t. So the
+left and right sums over any ladder of temperatures bracket log Z. The variances at the rungs, which
+are the slopes of that mean, make the quadrature that of Hermite's cubic (N. Friel, M. Hurn and
+J. Wyse, Stat. Comput. 24 (2014), doi:10.1007/s11222-013-9397-1).
 """
 
 import jax
