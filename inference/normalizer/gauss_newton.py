@@ -2,9 +2,9 @@
 
 Linearised residuals make q(. | theta_1) Gaussian, by m x m algebra: an importance proposal without
 noise where the residuals are linear. Elsewhere a tenth of the draws comes from p2 itself, which
-bounds the weights (T. Hesterberg, Technometrics 37 (1995), doi:10.1080/00401706.1995.10484303). It can still
-miss other modes, and its weights would not tell. So chains that start all over the second stage
-look for places that q has and the draws have not.
+bounds the weights (T. Hesterberg, Technometrics 37 (1995), doi:10.1080/00401706.1995.10484303). It
+can still miss other modes, and its weights would not tell. So chains that start all over the second
+stage look for places that q has and the draws have not.
 """
 
 from functools import partial

@@ -103,6 +103,26 @@ def repeat(
             num_particles, rounds = _GROWTH * num_particles, []
 
 
+def few_runs(
+    model: TwoStageModel, theta_1: Float[Array, "point d"], key: jax.Array, num_runs: int
+) -> Runs:
+    """Plan a schedule per point, and make a fixed number of runs with 64 particles.
+
+    For averages over many points, to which each may bring more noise than an estimate of its own.
+    """
+    num_points, dimension = theta_1.shape
+    key_pilot, key_runs = jax.random.split(key)
+    pilot = _pilots(jax.random.split(key_pilot, num_points), model, theta_1, 0.9, 1.0)
+    in_flight = _largest_divisor(
+        num_points * num_runs, _MAX_NUMBERS // (_FEWEST_PARTICLES * dimension)
+    )
+    keys = jax.random.split(key_runs, (num_points, num_runs))
+    found = _runs(keys, model, theta_1, pilot.schedule, _FEWEST_PARTICLES, in_flight)
+    found = jax.tree.map(np.asarray, found)
+    spent = int(pilot.num_evaluations.sum()) + int(found.num_evaluations.sum())
+    return _gathered([found], pilot, _FEWEST_PARTICLES, spent)
+
+
 def _spread(runs: Runs) -> float:
     """Largest standard deviation over runs of log Z-hat, nats."""
     with np.errstate(invalid="ignore"):
