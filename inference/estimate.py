@@ -16,7 +16,7 @@ class Estimate:
     standard_error : float or array
         Nats; infinite where the method cannot tell.
     lower, upper : float, array or None
-        Mathematical brackets, nats; not intervals.
+        Brackets, nats, not intervals; widened by four standard errors where known by sampling.
     method : str
     num_evaluations : int
         Evaluations of C and of its gradient; 0 for a closed form.

@@ -10,6 +10,7 @@ from generative import TwoStageModel
 from inference.estimate import Estimate
 from inference.kernels.surrogate import agreement_potential, fit
 from inference.normalizer.repeated import few_runs
+from inference.normalizer.spread import LARGEST_SPREAD
 
 _NUM_POINTS, _NUM_RUNS = 40, 2
 _NUM_FIT_DRAWS, _NUM_FIT_POINTS = 512, 64
@@ -49,9 +50,11 @@ def posterior_mean_cost(
     chosen = _evenly(len(flat), _NUM_POINTS)
     runs = few_runs(model, jnp.asarray(flat[chosen]), key_runs, _NUM_RUNS)
     value, error = _regressed(-runs.log_normalizer.mean(axis=1), control.ravel()[chosen], control)
-    variance = runs.log_normalizer.var(axis=1, ddof=1).mean()
-    error_of_variance = variance * np.sqrt(2 / len(chosen))
-    error = np.hypot(error, 0.5 * error_of_variance) if runs.reached.all() else np.inf
+    variances = runs.log_normalizer.var(axis=1, ddof=1)
+    variance = variances.mean()
+    error = np.hypot(error, 0.5 * variances.std(ddof=1) / np.sqrt(len(variances)))
+    usable = runs.reached.all() and variance <= LARGEST_SPREAD**2
+    error = error if usable else np.inf
     return Estimate(
         value - 0.5 * variance,
         float(error),
@@ -71,7 +74,8 @@ def _regressed(
         slope = float(np.polyfit(control_at_points, cost, 1)[0])
     residual = cost - slope * control_at_points
     scatter = np.sum((residual - residual.mean()) ** 2) / max(len(cost) - _COEFFICIENTS, 1)
-    error = np.hypot(np.sqrt(scatter / len(cost)), slope * _mcse(control))
+    effective = min(len(cost), _ess(control))
+    error = np.hypot(np.sqrt(scatter / effective), slope * _mcse(control))
     return float(residual.mean() + slope * control.mean()), float(error)
 
 
@@ -83,6 +87,10 @@ def _over_draws(log_normalizer_fn, theta_1: np.ndarray) -> np.ndarray:  # noqa: 
 
 def _mcse(x: Float[np.ndarray, "chain draw"]) -> float:
     return float(np.asarray(az.mcse(x))) if np.ptp(x) > 0 else 0.0
+
+
+def _ess(x: Float[np.ndarray, "chain draw"]) -> float:
+    return float(np.asarray(az.ess(x))) if np.ptp(x) > 0 else float(x.size)
 
 
 def _evenly(number: int, wanted: int) -> np.ndarray:

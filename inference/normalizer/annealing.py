@@ -16,7 +16,7 @@ from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Bool, Float, Int
 
-from generative import GaussianConditional, TwoStageModel
+from generative import TwoStageModel
 from inference.kernels.surrogate import flat
 from inference.normalizer.path import Path
 
@@ -71,11 +71,6 @@ class Annealed(NamedTuple):
     means: Float[Array, " t1"]
     variances: Float[Array, " t1"]
 
-    @property
-    def num_temperatures(self) -> Int[Array, ""]:
-        """Steps taken."""
-        return self.schedule.length
-
 
 class _State(NamedTuple):
     key: jax.Array
@@ -94,7 +89,6 @@ def anneal(
     num_particles: int,
     ess_fraction: float = 0.9,
     max_increment: float = 1.0,
-    base: GaussianConditional | None = None,
 ) -> Annealed:
     """Anneal particles at one theta_1, choosing temperatures and step sizes on the way.
 
@@ -108,10 +102,8 @@ def anneal(
         Each increment keeps this effective sample size, relative to the particles.
     max_increment : float
         Of temperature.
-    base : GaussianConditional, optional
-        The second stage by default.
     """
-    path = Path(model, theta_1, flat(model) if base is None else base)
+    path = Path(model, theta_1, flat(model))
 
     def plan(state: _State) -> tuple[Array, Array, Array]:
         left = 1 - state.temperature
@@ -129,7 +121,6 @@ def anneal_along(
     theta_1: Float[Array, " d"],
     num_particles: int,
     schedule: Schedule,
-    base: GaussianConditional | None = None,
 ) -> Annealed:
     """Anneal particles along a given schedule; exp of the estimate of log Z is unbiased.
 
@@ -141,10 +132,8 @@ def anneal_along(
     num_particles : int
     schedule : Schedule
         Of an independent run of :func:`anneal`.
-    base : GaussianConditional, optional
-        That of the run which made the schedule.
     """
-    path = Path(model, theta_1, flat(model) if base is None else base)
+    path = Path(model, theta_1, flat(model))
 
     def plan(state: _State) -> tuple[Array, Array, Array]:
         index = state.annealed.schedule.length

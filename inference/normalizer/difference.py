@@ -17,15 +17,20 @@ from generative import GaussianConditional, InvalidInput, TwoStageModel
 from inference.estimate import Estimate
 from inference.kernels.density import log_agreeing
 from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import anneal
+from inference.normalizer.annealing import Annealed, anneal
 from inference.normalizer.bidirectional import acceptance_ratio
 from inference.normalizer.gauss_newton import proposal
-from inference.normalizer.ladder import check_disagreement, log_normalizer
+from inference.normalizer.importance import MARGIN
+from inference.normalizer.ladder import BLIND, ONE_VALUE, check_disagreement, log_normalizer
 from inference.normalizer.path import Path
+from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
+from inference.normalizer.spread import LARGEST_SPREAD
 from inference.precision import require_float64
 
 _NUM_BLOCKS, _NUM_PARTICLES = 16, 64
 _MAX_BRIDGES = 256
+
+UNSTEADY = "annealed runs at an end differ by more than a nat: their draws cannot be trusted"
 
 
 def log_normalizer_difference(
@@ -61,16 +66,24 @@ def log_normalizer_difference(
     require_float64("a difference of log normalisers")
     if not target_standard_error > 0:
         raise InvalidInput("target_standard_error", target_standard_error, "a number > 0")
+    if max_evaluations < 1:
+        raise InvalidInput("max_evaluations", max_evaluations, "an integer >= 1")
     ends = [model.space.vector(x, name) for x, name in ((theta_1, "theta_1"), (other, "other"))]
     if any(x.ndim != 1 for x in ends):
         raise InvalidInput("theta_1", "a batch", "one point (loop over the batch)")
+    if not all(np.all(np.isfinite(x)) for x in ends):
+        raise InvalidInput("theta_1", "NaN or infinity", "finite numbers")
     if model.agreement.is_tractable:
         first, second = (log_normalizer(model, x, "closed_form") for x in ends)
         return Estimate(second.value - first.value, 0.0, method="closed_form")
     points = jnp.stack([jnp.asarray(x) for x in ends])
     check_disagreement(model, np.asarray(points), seed)
     key_base, key_draws, key_work = jax.random.split(jax.random.key(seed), 3)
-    base, draws, step_size, cost = _prepare(key_base, key_draws, model, points)
+    base, draws, step_size, cost, is_blind = _prepare(key_base, key_draws, model, points)
+    if is_blind:
+        return Estimate(0.0, np.inf, method="bridge", num_evaluations=int(cost), note=BLIND)
+    if not np.all(np.isfinite(draws)):
+        return Estimate(np.nan, np.inf, method="bridge", num_evaluations=int(cost), note=UNSTEADY)
     spent, num_bridges = int(cost), 1
     while True:
         key = jax.random.fold_in(key_work, num_bridges)
@@ -86,21 +99,30 @@ def log_normalizer_difference(
 @partial(jax.jit, static_argnums=(2,))
 def _prepare(
     key_base: jax.Array, key_draws: jax.Array, model: TwoStageModel, points: Float[Array, "2 d"]
-) -> tuple[GaussianConditional, Array, Array, Array]:
-    """Map between the ends, draws at either (2, block, n, d), and a step size for moves."""
+) -> tuple[GaussianConditional, Array, Array, Array, Array]:
+    """Map between the ends, draws at either (2, block, n, d), a step size, cost, and blindness."""
     base, cost = proposal(key_base, model, points.mean(axis=0))
     keys = jax.random.split(key_draws, (2, _NUM_BLOCKS))
+    in_flight = largest_divisor(_NUM_BLOCKS, MAX_NUMBERS // (_NUM_PARTICLES * model.dimension))
 
-    def runs(x: tuple[jax.Array, Array]) -> tuple[Array, Array, Array]:
-        found = jax.vmap(lambda key: anneal(key, model, x[1], _NUM_PARTICLES))(x[0])
+    def runs(x: tuple[jax.Array, Array]) -> tuple[Array, Array, Array, Array]:
+        def one(key: jax.Array) -> Annealed:
+            return anneal(key, model, x[1], _NUM_PARTICLES)
+
+        found = jax.lax.map(one, x[0], batch_size=in_flight)
         last = jnp.take_along_axis(
             found.schedule.step_sizes, found.schedule.length[:, None] - 1, axis=1
         )
-        draws = jnp.where(found.reached[:, None, None], found.particles, jnp.nan)
-        return draws, last.mean(), found.num_evaluations.sum()
+        # Runs that differ widely have not found the same masses: their draws are no draws of q.
+        usable = found.reached.all() & (found.log_normalizer.std() <= LARGEST_SPREAD)
+        draws = jnp.where(usable, found.particles, jnp.nan)
+        is_one = jnp.ptp(found.means[:, :2]) <= ONE_VALUE * (1 + jnp.abs(found.means[0, 0]))
+        log_z = found.log_normalizer.mean()
+        is_blind = is_one & (log_z < MARGIN - jnp.log(_NUM_BLOCKS * _NUM_PARTICLES))
+        return draws, last.mean(), found.num_evaluations.sum(), is_blind
 
-    draws, steps, costs = jax.lax.map(runs, (keys, points))
-    return base, draws, steps.min(), cost + costs.sum()
+    draws, steps, costs, blind = jax.lax.map(runs, (keys, points))
+    return base, draws, steps.min(), cost + costs.sum(), blind.any()
 
 
 @partial(jax.jit, static_argnums=(1,))

@@ -85,12 +85,11 @@ def gauss_newton(
         value, error = sums[0] - np.log(num_draws), error_of_mean(sums, num_draws)
         is_missed = np.mean(~(known <= largest + _ROUNDING), axis=1) > _MAX_UNCOVERED
         error = np.where(is_missed | _is_flat(bases), np.inf, error)
-        met = np.all(error <= target_standard_error)
         # More draws seldom reach what so many have missed.
-        hopeless = is_hopeless(sums, num_draws, max_draws) or (
-            is_missed.any() and num_draws >= _ENOUGH_TO_MISS
-        )
-        if met or hopeless or num_draws >= max_draws:
+        hopeless = is_hopeless(sums, num_draws, max_draws) | _is_flat(bases)
+        hopeless |= is_missed & (num_draws >= _ENOUGH_TO_MISS)
+        met = np.all((error <= target_standard_error) | hopeless)
+        if met or num_draws >= max_draws:
             spent += num_points * num_draws
             lower = lower_bracket(-np.asarray(penalties, np.float64))
             return Estimate(value, error, lower, np.zeros(num_points), "gauss_newton", spent)

@@ -49,9 +49,9 @@ def importance(
         # Draws that never met the region where C is small look equal, and would claim no error.
         error = np.where(value < MARGIN - np.log(num_draws), np.inf, error)
         max_draws = max_evaluations // num_points
-        unreachable = np.any(value < MARGIN - np.log(max(max_draws, num_draws)))
-        hopeless = unreachable or is_hopeless(totals, num_draws, max_draws)
-        if np.all(error <= target_standard_error) or hopeless:
+        unreachable = value < MARGIN - np.log(max(max_draws, num_draws))
+        hopeless = unreachable | is_hopeless(totals, num_draws, max_draws)
+        if np.all((error <= target_standard_error) | hopeless):
             break
     mean = moments[0] / num_draws
     with np.errstate(invalid="ignore"):  # an infinite C has no variance
@@ -81,9 +81,9 @@ def log_sums(log_weights: Float[np.ndarray, "point n"]) -> np.ndarray:
     return np.stack([np.logaddexp.reduce(k * log_weights, axis=1) for k in (1, 2)])
 
 
-def is_hopeless(sums: Float[np.ndarray, "two point"], num_draws: int, max_draws: int) -> bool:
-    """Whether even all the draws that the budget allows would leave too few to carry the mean."""
-    return bool(np.any(_ess(sums) * max_draws / num_draws < SMALLEST_ESS))
+def is_hopeless(sums: Float[np.ndarray, "two point"], num_draws: int, max_draws: int) -> np.ndarray:
+    """Per point, whether all that the budget allows would leave too few to carry the mean."""
+    return _ess(sums) * max_draws / num_draws < SMALLEST_ESS
 
 
 def error_of_mean(

@@ -43,9 +43,10 @@ _SAMPLERS: dict[str, Callable[..., Estimate]] = {
 }
 # The rungs that `auto` climbs, with the share of the budget that each may spend: the cheap ones
 # meet the target soon or never.
-_RUNGS = {"importance": 0.1, "gauss_newton": 0.1, "tempered_smc": 1.0}
+_RUNGS = {"importance": 0.1, "gauss_newton": 0.1, "tempered_smc": 1.0, "thermodynamic": 1.0}
 _NUM_TRIAL_DRAWS = 64
-_ONE_VALUE = 1e-5  # nats; nested sampling breaks ties by less
+_ROUNDING = 1e-9  # a C of 0 may come out as less
+ONE_VALUE = 1e-5  # nats; nested sampling breaks ties by less
 
 BLIND = "C took one value at every draw: it is constant, or smaller in a region never met"
 
@@ -67,8 +68,9 @@ def log_normalizer(
         Leading axes are a batch, done at once.
     method : str
         `auto` climbs closed_form, importance, gauss_newton, tempered_smc until the error is met,
-        and says which rung answered; if none meets it, it returns the estimate with the smallest
-        error. The others are `thermodynamic`, `nested` and `reverse_annealing`.
+        and thermodynamic where none of them gave a finite error; it says which rung answered. If
+        none meets it, it returns the estimate with the smallest error. The others are `nested`
+        and `reverse_annealing`.
     seed : int
     target_standard_error : float
         Nats.
@@ -96,6 +98,8 @@ def log_normalizer(
     vectors = model.space.vector(theta_1, "theta_1")
     if not np.all(np.isfinite(vectors)):
         raise InvalidInput("theta_1", "NaN or infinity", "finite numbers")
+    if vectors.size == 0:
+        raise InvalidInput("theta_1", f"an empty batch of shape {vectors.shape}", "points")
     flat = vectors.reshape(-1, model.dimension)
     check_disagreement(model, flat, seed)
     budget = (target_standard_error, max_evaluations)
@@ -119,15 +123,25 @@ def _climb(
     for index, (name, share) in enumerate(_RUNGS.items()):
         if name == "gauss_newton" and not isinstance(model.second_stage, GaussianStage):
             continue
+        has_answer = np.all(np.isfinite(best.standard_error))
+        if name == "thermodynamic" and (has_answer or not np.all(np.isfinite(best.lower))):
+            break  # it costs as much as the rung below, and needs a finite C
         key = jax.random.fold_in(jax.random.key(seed), index)
         budget = max(1, int(share * max_evaluations))
         estimate = _sampled(name, model, theta_1, key, target, budget)
         spent += estimate.num_evaluations
-        if not best.method or np.max(estimate.standard_error) < np.max(best.standard_error):
+        if not best.method or _badness(estimate) <= _badness(best):
             best = estimate
         if np.all(best.standard_error <= target):
             break
     return replace(best, num_evaluations=spent)
+
+
+def _badness(estimate: Estimate) -> tuple[int, float]:
+    """How many points have no finite error, and the largest error of the others."""
+    error = np.asarray(estimate.standard_error)
+    finite = np.isfinite(error)
+    return int(np.sum(~finite)), float(np.max(error, where=finite, initial=0.0))
 
 
 def _sampled(
@@ -140,7 +154,7 @@ def _sampled(
 ) -> Estimate:
     estimate = _SAMPLERS[method](model, theta_1, key, target, max_evaluations)
     # Jensen's bound is sharp only where C is one constant at every draw.
-    is_one = np.abs(estimate.value - estimate.lower) <= _ONE_VALUE * (1 + np.abs(estimate.value))
+    is_one = np.abs(estimate.value - estimate.lower) <= ONE_VALUE * (1 + np.abs(estimate.value))
     num_draws = estimate.num_evaluations / len(theta_1)
     is_blind = is_one & (estimate.value < MARGIN - np.log(num_draws))
     if not is_blind.any():
@@ -161,7 +175,7 @@ def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> 
     draws = stage.sample(jax.random.key(seed), (_NUM_TRIAL_DRAWS // len(theta_1) + 1,))
     points = jnp.concatenate([jnp.asarray(theta_1), draws.reshape(-1, model.dimension)])
     values = np.asarray(jax.lax.map(model.agreement.disagreement, points))
-    for is_bad, found in ((np.isnan(values), "NaN"), (values < 0, "a negative value")):
+    for is_bad, found in ((np.isnan(values), "NaN"), (values < -_ROUNDING, "a negative value")):
         if is_bad.any():
             raise InvalidInput(
                 "disagreement",

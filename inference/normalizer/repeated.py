@@ -18,7 +18,7 @@ _FEWEST_PARTICLES = 64
 _SPREAD_WORTH_AVERAGING = 0.8
 _GROWTH = 4
 # Numbers held by the particles of the runs in flight, at most.
-_MAX_NUMBERS = 4_000_000
+MAX_NUMBERS = 4_000_000
 
 Summary = tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]
 
@@ -59,6 +59,7 @@ def repeat(
     max_evaluations: int,
     ess_fraction: float = 0.9,
     max_increment: float = 1.0,
+    particles_per_temperature: float = 1.5,
 ) -> tuple[Runs, Summary]:
     """Plan a schedule per point, then run 16 at a time until all errors are small enough.
 
@@ -77,6 +78,9 @@ def repeat(
         Of C, for all points together; the first 16 runs are made in any case.
     ess_fraction, max_increment : float
         How finely the pilot divides the path; see :func:`anneal`.
+    particles_per_temperature : float
+        So many as the budget allows: populations that shrink to few ancestors on a long path make
+        log Z-hat skewed.
     """
     num_points, dimension = theta_1.shape
     key, key_pilot = jax.random.split(key)
@@ -85,10 +89,17 @@ def repeat(
     )
     spent = int(pilot.num_evaluations.sum())
     num_particles = _FEWEST_PARTICLES
+    longest = int(pilot.schedule.length.max())
+    cost_of_round = NUM_RUNS * spent
+    while (
+        num_particles < particles_per_temperature * longest
+        and _GROWTH * cost_of_round <= max_evaluations
+    ):
+        num_particles, cost_of_round = _GROWTH * num_particles, _GROWTH * cost_of_round
     rounds: list[Annealed] = []
     while True:
         numbers = num_particles * dimension
-        in_flight = _largest_divisor(num_points * NUM_RUNS, _MAX_NUMBERS // numbers)
+        in_flight = largest_divisor(num_points * NUM_RUNS, MAX_NUMBERS // numbers)
         keys = jax.random.split(jax.random.fold_in(key, spent), (num_points, NUM_RUNS))
         found = _runs(keys, model, theta_1, pilot.schedule, num_particles, in_flight)
         rounds.append(jax.tree.map(np.asarray, found))
@@ -113,8 +124,8 @@ def few_runs(
     num_points, dimension = theta_1.shape
     key_pilot, key_runs = jax.random.split(key)
     pilot = _pilots(jax.random.split(key_pilot, num_points), model, theta_1, 0.9, 1.0)
-    in_flight = _largest_divisor(
-        num_points * num_runs, _MAX_NUMBERS // (_FEWEST_PARTICLES * dimension)
+    in_flight = largest_divisor(
+        num_points * num_runs, MAX_NUMBERS // (_FEWEST_PARTICLES * dimension)
     )
     keys = jax.random.split(key_runs, (num_points, num_runs))
     found = _runs(keys, model, theta_1, pilot.schedule, _FEWEST_PARTICLES, in_flight)
@@ -141,7 +152,7 @@ def _pilots(
         run = anneal(x[0], model, x[1], _FEWEST_PARTICLES, ess_fraction, max_increment)
         return _without_particles(run)
 
-    size = _largest_divisor(len(theta_1), _MAX_NUMBERS // (_FEWEST_PARTICLES * theta_1.shape[1]))
+    size = largest_divisor(len(theta_1), MAX_NUMBERS // (_FEWEST_PARTICLES * theta_1.shape[1]))
     return jax.lax.map(one, (keys, theta_1), batch_size=size)
 
 
@@ -160,7 +171,7 @@ def _runs(
         key, index = x
         schedule = jax.tree.map(lambda leaf: leaf[index], schedules)
         run = anneal_along(key, model, theta_1[index], num_particles, schedule)
-        return _without_particles(run)
+        return _without_particles(run)._replace(schedule=jnp.zeros(()))
 
     found = jax.lax.map(one, (keys.ravel(), point), batch_size=in_flight)
     return jax.tree.map(lambda leaf: leaf.reshape(keys.shape + leaf.shape[1:]), found)
@@ -170,7 +181,7 @@ def _without_particles(run: Annealed) -> Annealed:
     return run._replace(particles=jnp.zeros(()))
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def largest_divisor(number: int, limit: int) -> int:
     """Largest divisor up to a limit, so that no batch is left over to be compiled apart."""
     return max(i for i in range(1, number + 1) if number % i == 0 and i <= max(limit, 1))
 

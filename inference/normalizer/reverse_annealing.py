@@ -80,8 +80,8 @@ def _one_point(
     while True:
         key_draws, key_work = jax.random.split(jax.random.fold_in(key, len(rounds)))
         draws, cost = _draws(key_draws, model, theta_1, pilot.schedule, exact)
-        if not np.all(np.isfinite(draws)):  # a rejection hit its cap: begin again without
-            exact, rounds = False, []
+        if exact and not np.all(np.isfinite(draws)):  # a rejection hit its cap: go on without
+            spent, exact, rounds = spent + int(cost), False, []
             continue
         *work, more = _work(key_work, model, theta_1, pilot.schedule, draws)
         cost = int(cost) + int(more)
@@ -91,11 +91,12 @@ def _one_point(
         value, error = acceptance_ratio(forward, reverse)
         if error <= target_standard_error or spent + cost > max_evaluations:
             break
+    reached = bool(pilot.reached)
     return Estimate(
         value,
-        error if bool(pilot.reached) else np.inf,
-        float(lower_bracket(forward.reshape(1, -1))[0]),
-        float(upper_bracket(reverse.reshape(1, -1))[0]) if exact else 0.0,
+        error if reached else np.inf,
+        float(lower_bracket(forward.reshape(1, -1))[0]) if reached else -np.inf,
+        float(upper_bracket(reverse.reshape(1, -1))[0]) if exact and reached else 0.0,
         "reverse_annealing",
         spent,
         "" if exact else NOT_EXACT,

@@ -42,8 +42,9 @@ def differentiable_log_normalizer(
 ) -> Callable[[Float[Array, " d"]], Float[Array, ""]]:
     """Return theta_1 -> an estimate of log Z(theta_1), nats, for use in a JAX program.
 
-    It may be differentiated in forward and reverse mode, vmapped and jitted. Its gradient is the
-    score identity's, from the same particles, not the derivative of the particles' paths.
+    It may be differentiated once, in forward or reverse mode, vmapped and jitted. Its gradient is
+    the score identity's, from the same particles, not the derivative of the particles' paths. NaN
+    where annealing does not reach f in 1000 temperatures.
 
     Parameters
     ----------
@@ -72,13 +73,15 @@ def differentiable_log_normalizer(
 
     @jax.custom_jvp
     def log_normalizer(theta_1: Float[Array, " d"]) -> Float[Array, ""]:
-        return anneal(key, model, theta_1, num_particles).log_normalizer
+        run = anneal(key, model, theta_1, num_particles)
+        return jnp.where(run.reached, run.log_normalizer, jnp.nan)
 
     @log_normalizer.defjvp
     def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
         (theta_1,), (tangent,) = primals, tangents
         run = anneal(key, model, theta_1, num_particles)
         slope = jnp.sum(score(model, theta_1, run.particles) * tangent)
-        return run.log_normalizer, slope.astype(run.log_normalizer.dtype)
+        value = jnp.where(run.reached, run.log_normalizer, jnp.nan)
+        return value, jnp.where(run.reached, slope, jnp.nan).astype(value.dtype)
 
     return log_normalizer

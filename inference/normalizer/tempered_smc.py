@@ -15,6 +15,10 @@ from inference.normalizer.importance import MARGIN
 from inference.normalizer.repeated import Runs, Summary, repeat
 from inference.normalizer.spread import log_of_mean, lower_bracket
 
+# What the lognormal limit leaves out is of the order of temperatures over particles; this multiple
+# of it, in nats, covers the largest bias seen (0.10 nats on separate modes at d = 50).
+_SKEW = 0.1
+
 
 def tempered_smc(
     model: TwoStageModel,
@@ -42,6 +46,7 @@ def tempered_smc(
 
 def _summarize(runs: Runs) -> Summary:
     value, error = log_of_mean(runs.log_normalizer)
+    error = np.hypot(error, _SKEW * runs.lengths / runs.num_particles)
     # One step to temperature 1 is importance sampling, and equal weights may only mean that no
     # particle met the region where C is small.
     num_draws = runs.num_particles * runs.log_normalizer.shape[1]
