@@ -97,10 +97,11 @@ def repeat(
     ):
         num_particles, cost_of_round = _GROWTH * num_particles, _GROWTH * cost_of_round
     rounds: list[Annealed] = []
+    attempt = 0
     while True:
         numbers = num_particles * dimension
         in_flight = largest_divisor(num_points * NUM_RUNS, MAX_NUMBERS // numbers)
-        keys = jax.random.split(jax.random.fold_in(key, spent), (num_points, NUM_RUNS))
+        keys = jax.random.split(jax.random.fold_in(key, attempt), (num_points, NUM_RUNS))
         found = _runs(keys, model, theta_1, pilot.schedule, num_particles, in_flight)
         rounds.append(jax.tree.map(np.asarray, found))
         cost = int(rounds[-1].num_evaluations.sum())
@@ -109,6 +110,7 @@ def repeat(
         summary = summarize(runs)
         if np.all(summary[1] <= target_standard_error) or spent + cost > max_evaluations:
             return runs, summary
+        attempt += 1
         affordable = spent + _GROWTH * cost <= max_evaluations
         if _spread(runs) > _SPREAD_WORTH_AVERAGING and affordable:
             num_particles, rounds = _GROWTH * num_particles, []
