@@ -50,7 +50,7 @@ def posterior_mean_cost(
     chosen = _evenly(len(flat), _NUM_POINTS)
     runs = few_runs(model, jnp.asarray(flat[chosen]), key_runs, _NUM_RUNS)
     value, error = _regressed(-runs.log_normalizer.mean(axis=1), control.ravel()[chosen], control)
-    variances = runs.log_normalizer.var(axis=1, ddof=1)
+    variances = runs.spread**2
     variance = variances.mean()
     error = np.hypot(error, 0.5 * variances.std(ddof=1) / np.sqrt(len(variances)))
     usable = runs.reached.all() and variance <= LARGEST_SPREAD**2

@@ -8,11 +8,8 @@ import numpy as np
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
 from generative.model import TwoStageModel
-from generative.problems.problem import Problem, Truth
+from generative.problems.problem import LARGEST_DENSE, Problem, Truth
 from generative.stages import GaussianStage
-
-# Dense covariances are for checking only; beyond this dimension they are not worth their memory.
-_LARGEST_DENSE = 2000
 
 
 def linear_gaussian(
@@ -109,7 +106,7 @@ def _truth(
         r = np.asarray(theta_1) @ a.T - c
         return -0.5 * log_det - 0.5 * np.einsum("...i,ij,...j->...", r, inverse, r)
 
-    if d > _LARGEST_DENSE:
+    if d > LARGEST_DENSE:
         return Truth(log_normalizer=log_normalizer)
     # Prior of (theta_1, theta_2) as one Gaussian (theta_0 = 0), then conditioned on y.
     sq = np.diag(s2) - (s2[:, None] * a.T) @ inverse @ (a * s2)

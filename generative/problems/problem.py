@@ -8,6 +8,9 @@ from jaxtyping import ArrayLike, Float
 
 from generative.model import TwoStageModel
 
+# Dense covariances are for checking only; beyond this dimension they are not worth their memory.
+LARGEST_DENSE = 2000
+
 
 @dataclass(frozen=True)
 class Truth:

@@ -9,11 +9,8 @@ from scipy.stats import norm
 
 from generative.errors import InvalidInput
 from generative.model import TwoStageModel
-from generative.problems.problem import Problem, Truth
+from generative.problems.problem import LARGEST_DENSE, Problem, Truth
 from generative.stages import GaussianStage
-
-# Dense covariances are for checking only; beyond this dimension they are not worth their memory.
-_LARGEST_DENSE = 2000
 
 
 def gaussian_mixture(
@@ -100,7 +97,7 @@ def indicator(
 
 def _null_truth(d: int, log_normalizer) -> Truth:  # noqa: ANN001 - a callable
     """Without data theta_1 keeps its prior, and the evidence is 1, whatever C is."""
-    dense = d <= _LARGEST_DENSE
+    dense = d <= LARGEST_DENSE
     return Truth(
         log_evidence=0.0,
         mean_1=np.zeros(d),

@@ -21,6 +21,7 @@ from inference.kernels.surrogate import flat
 from inference.normalizer.path import Path
 
 MAX_TEMPERATURES = 1000
+ESS_FRACTION = 0.9
 _TARGET_ACCEPTANCE = 0.8
 _BISECTIONS = 50
 _SMALLEST_INCREMENT = 1e-9
@@ -87,7 +88,7 @@ def anneal(
     model: TwoStageModel,
     theta_1: Float[Array, " d"],
     num_particles: int,
-    ess_fraction: float = 0.9,
+    ess_fraction: float = ESS_FRACTION,
     max_increment: float = 1.0,
 ) -> Annealed:
     """Anneal particles at one theta_1, choosing temperatures and step sizes on the way.

@@ -21,7 +21,14 @@ from inference.normalizer.annealing import Annealed, anneal
 from inference.normalizer.bidirectional import acceptance_ratio
 from inference.normalizer.gauss_newton import proposal
 from inference.normalizer.importance import MARGIN
-from inference.normalizer.ladder import BLIND, ONE_VALUE, check_disagreement, log_normalizer
+from inference.normalizer.ladder import (
+    BLIND,
+    ONE_VALUE,
+    check_budget,
+    check_disagreement,
+    finite_vector,
+    log_normalizer,
+)
 from inference.normalizer.path import Path
 from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
 from inference.normalizer.spread import LARGEST_SPREAD
@@ -64,15 +71,10 @@ def log_normalizer_difference(
         As :func:`log_normalizer`.
     """
     require_float64("a difference of log normalisers")
-    if not target_standard_error > 0:
-        raise InvalidInput("target_standard_error", target_standard_error, "a number > 0")
-    if max_evaluations < 1:
-        raise InvalidInput("max_evaluations", max_evaluations, "an integer >= 1")
-    ends = [model.space.vector(x, name) for x, name in ((theta_1, "theta_1"), (other, "other"))]
+    check_budget(target_standard_error, max_evaluations)
+    ends = [finite_vector(model, x, name) for x, name in ((theta_1, "theta_1"), (other, "other"))]
     if any(x.ndim != 1 for x in ends):
         raise InvalidInput("theta_1", "a batch", "one point (loop over the batch)")
-    if not all(np.all(np.isfinite(x)) for x in ends):
-        raise InvalidInput("theta_1", "NaN or infinity", "finite numbers")
     if model.agreement.is_tractable:
         first, second = (log_normalizer(model, x, "closed_form") for x in ends)
         return Estimate(second.value - first.value, 0.0, method="closed_form")

@@ -73,6 +73,7 @@ def gauss_newton(
     trial = weights(key_trial, _NUM_DRAWS, 0.0)
     share = 0.0 if _are_nearly_equal(trial, np.asarray(ends.pure)) else _DEFENSIVE_SHARE
     known = np.asarray(ends.pure if share == 0 else ends.mixed, np.float64)
+    is_flat = _is_flat(bases)
     max_draws = max(size, (max_evaluations - spent) // num_points)
     sums = np.full((2, num_points), -np.inf)
     largest = np.full((num_points, 1), -np.inf)
@@ -84,9 +85,9 @@ def gauss_newton(
         num_draws += size
         value, error = sums[0] - np.log(num_draws), error_of_mean(sums, num_draws)
         is_missed = np.mean(~(known <= largest + _ROUNDING), axis=1) > _MAX_UNCOVERED
-        error = np.where(is_missed | _is_flat(bases), np.inf, error)
+        error = np.where(is_missed | is_flat, np.inf, error)
         # More draws seldom reach what so many have missed.
-        hopeless = is_hopeless(sums, num_draws, max_draws) | _is_flat(bases)
+        hopeless = is_hopeless(sums, num_draws, max_draws) | is_flat
         hopeless |= is_missed & (num_draws >= _ENOUGH_TO_MISS)
         met = np.all((error <= target_standard_error) | hopeless)
         if met or num_draws >= max_draws:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from generative import GaussianStage, InvalidInput, TwoStageModel
 from inference.estimate import Estimate
@@ -91,13 +91,8 @@ def log_normalizer(
     require_float64("a log normaliser")
     if method not in get_args(Method):
         raise InvalidInput("method", repr(method), ", ".join(get_args(Method)))
-    if not target_standard_error > 0:
-        raise InvalidInput("target_standard_error", target_standard_error, "a number > 0")
-    if max_evaluations < 1:
-        raise InvalidInput("max_evaluations", max_evaluations, "an integer >= 1")
-    vectors = model.space.vector(theta_1, "theta_1")
-    if not np.all(np.isfinite(vectors)):
-        raise InvalidInput("theta_1", "NaN or infinity", "finite numbers")
+    check_budget(target_standard_error, max_evaluations)
+    vectors = finite_vector(model, theta_1, "theta_1")
     if vectors.size == 0:
         raise InvalidInput("theta_1", f"an empty batch of shape {vectors.shape}", "points")
     flat = vectors.reshape(-1, model.dimension)
@@ -161,6 +156,33 @@ def _sampled(
         return estimate
     error = np.where(is_blind, np.inf, estimate.standard_error)
     return replace(estimate, standard_error=error, note=BLIND)
+
+
+def check_budget(target_standard_error: float, max_evaluations: int) -> None:
+    """Refuse a target or a budget that is not positive.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if not target_standard_error > 0:
+        raise InvalidInput("target_standard_error", target_standard_error, "a number > 0")
+    if max_evaluations < 1:
+        raise InvalidInput("max_evaluations", max_evaluations, "an integer >= 1")
+
+
+def finite_vector(model: TwoStageModel, theta_1: PyTree, name: str) -> Array:
+    """Return points as vectors, shape (..., d).
+
+    Raises
+    ------
+    InvalidInput
+        If the structure is not that of theta_0, or a number is not finite.
+    """
+    vectors = model.space.vector(theta_1, name)
+    if not np.all(np.isfinite(vectors)):
+        raise InvalidInput(name, "NaN or infinity", "finite numbers")
+    return vectors
 
 
 def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> None:

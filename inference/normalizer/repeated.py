@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
-from inference.normalizer.annealing import Annealed, Schedule, anneal, anneal_along
+from inference.normalizer.annealing import (
+    ESS_FRACTION,
+    Annealed,
+    Schedule,
+    anneal,
+    anneal_along,
+)
 
 NUM_RUNS = 16
 _FEWEST_PARTICLES = 64
@@ -49,6 +55,12 @@ class Runs(NamedTuple):
     num_particles: int
     num_evaluations: int
 
+    @property
+    def spread(self) -> Float[np.ndarray, " point"]:
+        """Standard deviation over runs of log Z-hat, nats; NaN where it is infinite."""
+        with np.errstate(invalid="ignore"):
+            return self.log_normalizer.std(axis=1, ddof=1)
+
 
 def repeat(
     model: TwoStageModel,
@@ -57,7 +69,7 @@ def repeat(
     summarize: Callable[[Runs], Summary],
     target_standard_error: float,
     max_evaluations: int,
-    ess_fraction: float = 0.9,
+    ess_fraction: float = ESS_FRACTION,
     max_increment: float = 1.0,
     particles_per_temperature: float = 1.5,
 ) -> tuple[Runs, Summary]:
@@ -82,11 +94,9 @@ def repeat(
         So many as the budget allows: populations that shrink to few ancestors on a long path make
         log Z-hat skewed.
     """
-    num_points, dimension = theta_1.shape
     key, key_pilot = jax.random.split(key)
-    pilot = _pilots(
-        jax.random.split(key_pilot, num_points), model, theta_1, ess_fraction, max_increment
-    )
+    keys = jax.random.split(key_pilot, len(theta_1))
+    pilot = _pilots(keys, model, theta_1, ess_fraction, max_increment)
     spent = int(pilot.num_evaluations.sum())
     num_particles = _FEWEST_PARTICLES
     longest = int(pilot.schedule.length.max())
@@ -99,11 +109,8 @@ def repeat(
     rounds: list[Annealed] = []
     attempt = 0
     while True:
-        numbers = num_particles * dimension
-        in_flight = largest_divisor(num_points * NUM_RUNS, MAX_NUMBERS // numbers)
-        keys = jax.random.split(jax.random.fold_in(key, attempt), (num_points, NUM_RUNS))
-        found = _runs(keys, model, theta_1, pilot.schedule, num_particles, in_flight)
-        rounds.append(jax.tree.map(np.asarray, found))
+        key_round = jax.random.fold_in(key, attempt)
+        rounds.append(_round(key_round, model, theta_1, pilot.schedule, num_particles, NUM_RUNS))
         cost = int(rounds[-1].num_evaluations.sum())
         spent += cost
         runs = _gathered(rounds, pilot, num_particles, spent)
@@ -112,7 +119,7 @@ def repeat(
             return runs, summary
         attempt += 1
         affordable = spent + _GROWTH * cost <= max_evaluations
-        if _spread(runs) > _SPREAD_WORTH_AVERAGING and affordable:
+        if np.nanmax(runs.spread, initial=0.0) > _SPREAD_WORTH_AVERAGING and affordable:
             num_particles, rounds = _GROWTH * num_particles, []
 
 
@@ -123,23 +130,27 @@ def few_runs(
 
     For averages over many points, to which each may bring more noise than an estimate of its own.
     """
-    num_points, dimension = theta_1.shape
     key_pilot, key_runs = jax.random.split(key)
-    pilot = _pilots(jax.random.split(key_pilot, num_points), model, theta_1, 0.9, 1.0)
-    in_flight = largest_divisor(
-        num_points * num_runs, MAX_NUMBERS // (_FEWEST_PARTICLES * dimension)
-    )
-    keys = jax.random.split(key_runs, (num_points, num_runs))
-    found = _runs(keys, model, theta_1, pilot.schedule, _FEWEST_PARTICLES, in_flight)
-    found = jax.tree.map(np.asarray, found)
+    pilot = _pilots(jax.random.split(key_pilot, len(theta_1)), model, theta_1, ESS_FRACTION, 1.0)
+    found = _round(key_runs, model, theta_1, pilot.schedule, _FEWEST_PARTICLES, num_runs)
     spent = int(pilot.num_evaluations.sum()) + int(found.num_evaluations.sum())
     return _gathered([found], pilot, _FEWEST_PARTICLES, spent)
 
 
-def _spread(runs: Runs) -> float:
-    """Largest standard deviation over runs of log Z-hat, nats."""
-    with np.errstate(invalid="ignore"):
-        return float(np.nanmax(runs.log_normalizer.std(axis=1), initial=0.0))
+def _round(
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array, "point d"],
+    schedules: Schedule,
+    num_particles: int,
+    num_runs: int,
+) -> Annealed:
+    """Make some runs per point, as many at a time as memory allows; NumPy arrays."""
+    num_points, dimension = theta_1.shape
+    in_flight = largest_divisor(num_points * num_runs, MAX_NUMBERS // (num_particles * dimension))
+    keys = jax.random.split(key, (num_points, num_runs))
+    found = _runs(keys, model, theta_1, schedules, num_particles, in_flight)
+    return jax.tree.map(np.asarray, found)
 
 
 @partial(jax.jit, static_argnums=(1,))

@@ -23,7 +23,6 @@ from inference.normalizer.spread import lower_bracket, upper_bracket
 _NUM_BLOCKS = 16
 _NUM_FORWARD, _NUM_REVERSE = 8, 4  # chains a block
 _NUM_PILOT_PARTICLES = 64
-_ESS_FRACTION = 0.9
 # Exact draws by rejection may cost this share of the budget.
 _SHARE_FOR_DRAWS = 0.5
 
@@ -73,7 +72,7 @@ def _one_point(
     max_evaluations: int,
 ) -> Estimate:
     key, key_pilot = jax.random.split(key)
-    pilot = anneal(key_pilot, model, theta_1, _NUM_PILOT_PARTICLES, _ESS_FRACTION)
+    pilot = anneal(key_pilot, model, theta_1, _NUM_PILOT_PARTICLES)
     spent = int(pilot.num_evaluations)
     exact = _can_reject(model, pilot, max_evaluations)
     rounds: list[tuple[np.ndarray, np.ndarray]] = []

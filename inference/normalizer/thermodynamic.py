@@ -65,7 +65,7 @@ def thermodynamic(
     upper = upper_bracket(-np.sum(steps * runs.means[..., 1:], axis=-1))
     # Particles that lag behind the temperature make the means too large, by no more than half the
     # variance of log Z-hat in the integral: a sound lower bound, but not an upper one.
-    upper = np.minimum(upper + 0.5 * runs.log_normalizer.var(axis=1, ddof=1), 0.0)
+    upper = np.minimum(upper + 0.5 * runs.spread**2, 0.0)
     return Estimate(
         value,
         error,
@@ -84,13 +84,8 @@ def _summarize(runs: Runs) -> Summary:
     # Hermite's rule is of fourth order: halving the steps divides its error by 16.
     error = np.hypot(error, (coarse - fine) / 15)
     error = np.hypot(error, _DRIFT * _steps_that_matter(runs) / runs.num_particles)
-    usable = runs.reached & np.isfinite(error) & (_spread(runs) <= LARGEST_SPREAD)
+    usable = runs.reached & np.isfinite(error) & (runs.spread <= LARGEST_SPREAD)
     return value, np.where(usable, error, np.inf)
-
-
-def _spread(runs: Runs) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return runs.log_normalizer.std(axis=1, ddof=1)
 
 
 def _steps_that_matter(runs: Runs) -> np.ndarray:
