@@ -79,6 +79,7 @@ def _problems() -> int:
 def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
     from analyses.configuration import parse_run
     from analyses.summary import summarize
+    from generative.setups import set_up
 
     if arguments[:1] in (["-h"], ["--help"]):
         parser.print_help()
@@ -95,12 +96,12 @@ def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
     chosen = options.problem.model_dump()
     problem = problems.get(name, **chosen)
     run = infer(
-        problem.model,
+        set_up(problem.model, options.setup),
         options.chosen,
         seed=options.seed,
         directory=options.out,
         resume=options.resume,
-        provenance={"problem": name, "problem_options": chosen},
+        provenance={"problem": name, "problem_options": chosen, "setup": options.setup},
     )
     print(summarize(run))
     if options.out is not None:

@@ -1,5 +1,6 @@
 """Several runs side by side: one table, one figure."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.figures import forest
-from analyses.summary import functionals_of, right_answers, with_error
+from analyses.summary import evidence, functionals_of, right_answers, with_error
 from analyses.tables import text_table
 from generative import InvalidInput
 from inference import Run
@@ -41,6 +42,9 @@ def compare(directories: Sequence[Path], figure: Path) -> str:
         q for q in next(iter(quantities.values())) if all(q in x for x in quantities.values())
     ]
     rows = [["result", *(run.result.value for run in runs.values())]]
+    if any(_setup(run) != "two-stages" for run in runs.values()):
+        rows.append(["set-up", *(_setup(run) for run in runs.values())])
+    rows += _evidences(list(runs.values()))
     rows.append(["bits saved", *(_bits(run) for run in runs.values())])
     rows += [[q, *(with_error(x[q]) for x in quantities.values())] for q in shared]
     forest(
@@ -60,6 +64,29 @@ def _quantities(tree: xr.DataTree) -> dict[str, xr.DataArray]:
                 draws.sel(head=head).drop_vars(["head", "draw"]).rename(draw="answer_draw")
             )
     return quantities
+
+
+def _setup(run: Run) -> str:
+    setup = json.loads(run.tree.attrs["configuration"]).get("setup", "two-stages")
+    return "Z omitted (a mistake)" if setup == "z-omitted" else setup
+
+
+def _evidences(runs: list[Run]) -> list[list[str]]:
+    """Log evidences, and what each differs by from the first."""
+    rows = [["log evidence", *(evidence(run) for run in runs)]]
+    first = runs[0].log_evidence
+    if first is None:
+        return rows
+    for unit, size in (("nats", 1.0), ("bits", float(np.log(2)))):
+        cells = ["-"]
+        for other in (run.log_evidence for run in runs[1:]):
+            if other is None:
+                cells.append("not estimated")
+                continue
+            error = np.hypot(other.standard_error, first.standard_error) / size
+            cells.append(f"{(other.value - first.value) / size:+.3f} +- {error:.2g}")
+        rows.append([f"log evidence less the first's, {unit}", *cells])
+    return rows
 
 
 def _bits(run: Run) -> str:

@@ -13,10 +13,11 @@ import tyro
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from generative import InvalidInput, problems
-from inference import HMC, RejectionGibbs
+from generative.setups import Setup
+from inference import HMC, NestedSampling, RejectionGibbs, TemperedSMC
 from inference.backends.base import Backend
 
-BackendName = Literal["hmc", "rejection-gibbs"]
+BackendName = Literal["hmc", "nested", "smc", "rejection-gibbs"]
 
 
 class RunOptions(BaseModel):
@@ -26,23 +27,28 @@ class RunOptions(BaseModel):
     ----------
     backend : str
         Which backend draws.
+    setup : {"two-stages", "one-stage", "z-omitted"}
+        The same data under other assumptions; the last is a labelled mistake.
     seed : int
         Of the draws.
     out : Path, optional
         The run folder to write.
     resume : bool
         Return the finished run in `out` instead of refusing it.
-    hmc, rejection_gibbs
+    hmc, nested, smc, rejection_gibbs
         Options of the backends.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: BackendName = "hmc"
+    setup: Setup = "two-stages"
     seed: int = 0
     out: Path | None = None
     resume: bool = False
     hmc: HMC = HMC()
+    nested: NestedSampling = NestedSampling()
+    smc: TemperedSMC = TemperedSMC()
     rejection_gibbs: RejectionGibbs = RejectionGibbs()
 
     @property

@@ -57,13 +57,23 @@ def with_error(draws: xr.DataArray) -> str:
     return f"{values.mean():.4g} +- {float(np.asarray(az.mcse(values))):.2g}"
 
 
+def evidence(run: Run) -> str:
+    """Log p(data) in nats and in bits, with its standard error."""
+    estimate = run.log_evidence
+    if estimate is None:
+        return "not estimated"
+    return f"{estimate.value:.3f} +- {estimate.standard_error:.2g} nats ({estimate.bits:.3f} bits)"
+
+
 def summarize(run: Run) -> str:
-    """Return a run's result, bits saved, functionals, right answers and failed checks."""
+    """Return a run's estimates, functionals, right answers and checks."""
     tree = run.tree
     rows = [[name, with_error(draws)] for name, draws in functionals_of(tree).items()]
     if run.bits_saved is not None:
         error = run.bits_saved.standard_error / np.log(2)
         rows.insert(0, ["bits saved by agreement", f"{run.bits_saved.bits:.4g} +- {error:.2g}"])
+    if run.log_evidence is not None:
+        rows.insert(0, ["log evidence", evidence(run)])
     right = right_answers(tree)
     for head in ("first", "second") if right is not None else ():
         for name, draws in right.items():

@@ -1,5 +1,6 @@
 """The two-stage model: two stages, an agreement, and data."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -85,6 +86,7 @@ class TwoStageModel:
         self.observation = observation
         self.data = {name: jnp.asarray(value) for name, value in (data or {}).items()}
         self._log_likelihood = log_likelihood
+        self._power: Float[ArrayLike, ""] | None = None
         self.heads, self.questions = heads, dict(questions or {})
         self.labels = {name: np.asarray(value) for name, value in (labels or {}).items()}
         self._check_data()
@@ -116,12 +118,28 @@ class TwoStageModel:
     def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
         """L of one theta, a pytree or a vector of shape (d,), nats."""
         theta = self.space.unravel(self.space.vector(theta))
+        dtype = self.space.origin.dtype
+        if self.is_null or (isinstance(self._power, float) and self._power == 0):
+            return jnp.zeros((), dtype)
         if self._log_likelihood is not None:
-            return jnp.asarray(self._log_likelihood(theta), self.space.origin.dtype)
-        if self.is_null:
-            return jnp.zeros((), self.space.origin.dtype)
-        value = log_density(self._conditioned, (theta,), {}, {})[0]
-        return jnp.asarray(value, self.space.origin.dtype)
+            value = self._log_likelihood(theta)
+        else:
+            value = log_density(self._conditioned, (theta,), {}, {})[0]
+        value = jnp.asarray(value, dtype)
+        if self._power is None:
+            return value
+        power = jnp.asarray(self._power, dtype)
+        # L may be -infinity, which power 0 must make 0.
+        return power * jnp.where(power > 0, value, 0)
+
+    def temper(self, power: Float[ArrayLike, ""]) -> "TwoStageModel":
+        """Return this model with L multiplied by a power, which may be traced.
+
+        At power 0 the posterior is the two-stage prior. `answer_log_likelihood` stays as it is.
+        """
+        tempered = copy.copy(self)
+        tempered._power = power
+        return tempered
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
         """Log likelihood of each observed answer, by site, nats; empty for a bare L."""

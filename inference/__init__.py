@@ -2,7 +2,9 @@
 
 from inference.backends.base import Backend
 from inference.backends.hmc import HMC
+from inference.backends.nested import NestedSampling
 from inference.backends.rejection_gibbs import RejectionGibbs
+from inference.backends.smc import TemperedSMC
 from inference.checks import Check
 from inference.estimate import Estimate
 from inference.infer import infer
@@ -17,10 +19,12 @@ __all__ = [
     "Backend",
     "Check",
     "Estimate",
+    "NestedSampling",
     "NonFiniteState",
     "RejectionGibbs",
     "Result",
     "Run",
+    "TemperedSMC",
     "differentiable_log_normalizer",
     "infer",
     "log_normalizer",

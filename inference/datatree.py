@@ -63,6 +63,7 @@ def build_tree(
     checks: list[Check],
     doubling: Doubling | None,
     log_evidence: Estimate | None,
+    weighted: dict[str, np.ndarray] | None,
     bits_saved: Estimate | None,
     configuration: dict[str, Any],
     notes: list[str],
@@ -78,6 +79,8 @@ def build_tree(
         `theta_1` and `theta_2` from the two-stage prior, shape (draw, d).
     posterior_answers : dict
         From :func:`answers`.
+    weighted : dict, optional
+        As in :class:`~inference.backends.base.Draws`; groups of their own, dim `sample`.
     checks, doubling, log_evidence, bits_saved, configuration, notes
         What the root attributes record.
     """
@@ -111,6 +114,9 @@ def build_tree(
         dims=dims,
         attrs={"/": _attributes(model, checks, log_evidence, bits_saved, configuration, notes)},
     )
+    if weighted is not None:
+        for name, group in _weighted_datasets(model, weighted).items():
+            tree[name] = xr.DataTree(group)
     if doubling is not None:
         tree["doubling"] = xr.DataTree(_doubling_dataset(doubling))
     return tree
@@ -126,6 +132,21 @@ def _answer_log_likelihood(model: TwoStageModel, theta_2: np.ndarray) -> dict[st
     return {
         name: np.asarray(value).reshape(*theta_2.shape[:2], *value.shape[1:])
         for name, value in values.items()
+    }
+
+
+def _weighted_datasets(
+    model: TwoStageModel, weighted: dict[str, np.ndarray]
+) -> dict[str, xr.Dataset]:
+    parameters = ("theta_1", "theta_2")
+    return {
+        "weighted_posterior": xr.Dataset(
+            {name: (("sample", "parameter"), weighted[name]) for name in parameters},
+            coords={"parameter": model.space.names},
+        ),
+        "weighted_sample_stats": xr.Dataset(
+            {name: ("sample", x) for name, x in weighted.items() if name not in parameters}
+        ),
     }
 
 

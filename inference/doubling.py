@@ -23,6 +23,8 @@ class Doubling:
         Difference over its Monte Carlo standard error.
     num_moves : int
         K.
+    degrees : float
+        Of freedom of Student's law, for z-scores whose errors come from few runs.
     """
 
     names: list[str]
@@ -30,13 +32,25 @@ class Doubling:
     mean_doubled: np.ndarray
     z_score: np.ndarray
     num_moves: int
+    degrees: float = np.inf
+
+    def appended(self, name: str, mean: float, mean_doubled: float, z_score: float) -> "Doubling":
+        """Return this comparison with one more quantity."""
+        return Doubling(
+            [*self.names, name],
+            np.append(self.mean, mean),
+            np.append(self.mean_doubled, mean_doubled),
+            np.append(self.z_score, z_score),
+            self.num_moves,
+            self.degrees,
+        )
 
     @property
     def check(self) -> Check:
         """Pass if no functional moved, at a family-wise false-alarm rate of 0.1 %."""
         if not self.names:
             return Check("doubling", True, "no functional varies")
-        limit = stats.norm.isf(FALSE_ALARM_RATE / 2 / len(self.names))
+        limit = stats.t.isf(FALSE_ALARM_RATE / 2 / len(self.names), self.degrees)
         worst = int(np.argmax(np.abs(self.z_score)))
         passed = bool(np.all(np.abs(self.z_score) < limit))
         message = (
@@ -47,17 +61,21 @@ class Doubling:
 
 
 def compare(
-    functionals: dict[str, np.ndarray], doubled: dict[str, np.ndarray], num_moves: int
+    functionals: dict[str, np.ndarray],
+    doubled: dict[str, np.ndarray],
+    num_moves: int,
+    degrees: float = np.inf,
 ) -> Doubling:
     """Compare scalar functionals, arrays of shape (chain, draw), of two runs."""
-    names = [n for n, x in functionals.items() if np.ptp(x) > 0 or np.ptp(doubled[n]) > 0]
+    shared = [n for n in functionals if n in doubled]
+    names = [n for n in shared if np.ptp(functionals[n]) > 0 or np.ptp(doubled[n]) > 0]
     pairs = [(_mean_and_error(functionals[n]), _mean_and_error(doubled[n])) for n in names]
     mean = np.array([first[0] for first, _ in pairs])
     mean_doubled = np.array([second[0] for _, second in pairs])
     error = np.array([np.hypot(first[1], second[1]) for first, second in pairs])
     with np.errstate(divide="ignore", invalid="ignore"):
         z_score = np.nan_to_num((mean_doubled - mean) / error, nan=np.inf)
-    return Doubling(names, mean, mean_doubled, z_score, num_moves)
+    return Doubling(names, mean, mean_doubled, z_score, num_moves, degrees)
 
 
 def _mean_and_error(x: np.ndarray) -> tuple[float, float]:

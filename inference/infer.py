@@ -70,7 +70,7 @@ def infer(
     if directory is not None:
         directory = Path(directory)
         if resume and (directory / "manifest.json").exists():
-            return _resumed(directory, model, backend, seed)
+            return _resumed(directory, model, backend, seed, provenance or {})
         refuse_occupied(directory)
     configuration = {
         "backend": type(backend).__name__,
@@ -84,11 +84,18 @@ def infer(
     return run
 
 
-def _resumed(directory: Path, model: TwoStageModel, backend: Backend, seed: int) -> Run:
+def _resumed(
+    directory: Path,
+    model: TwoStageModel,
+    backend: Backend,
+    seed: int,
+    provenance: dict[str, Any],
+) -> Run:
     """Return the finished run in a folder, if it is the one asked for."""
     run = Run.load(directory, model)
     found = json.loads(run.tree.attrs["configuration"])
     asked = {"backend": type(backend).__name__, "options": backend.model_dump(), "seed": seed}
+    asked |= json.loads(json.dumps(provenance, default=str))
     different = [name for name, value in asked.items() if found.get(name) != value]
     if list(run.tree["posterior"]["parameter"].values) != model.space.names:
         different.append("model")
@@ -107,14 +114,16 @@ def _infer(
     configuration: dict[str, Any],
 ) -> Run:
     key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
+    key_evidence = jax.random.fold_in(key_cost, 1)
     draws = backend.draw(model, key_draw, progress)
     answered = answers(model, draws.values["theta_2"])
     checks = check_chains(judged(model, draws.values, answered)) + draws.checks
     bits_saved = posterior_mean_cost(
         model, draws.values["theta_1"], draws.values["theta_2"], key_cost
     )
+    log_evidence, how = backend.log_evidence(model, draws, key_evidence, progress)
     prior, note = _prior(model, key_prior)
-    notes = [*draws.notes, *note, "log evidence: not estimated by this backend"]
+    notes = [*draws.notes, *note, how]
     tree = build_tree(
         model,
         draws.values,
@@ -122,7 +131,8 @@ def _infer(
         posterior_answers=answered,
         checks=checks,
         doubling=draws.doubling,
-        log_evidence=None,
+        log_evidence=log_evidence,
+        weighted=draws.weighted,
         bits_saved=bits_saved,
         configuration=configuration | {"tuning": draws.tuning},
         notes=notes,
@@ -130,7 +140,7 @@ def _infer(
     result = Result.converged if all(check.passed for check in checks) else Result.not_converged
     if draws.exhausted:
         result = Result.budget_exhausted
-    return Run(tree, result, None, bits_saved, checks, notes, model)
+    return Run(tree, result, log_evidence, bits_saved, checks, notes, model)
 
 
 def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] | None, list[str]]:

@@ -1,16 +1,15 @@
 """The one loop: chunks of iterations, a progress bar, and a stop on non-finite states."""
 
-import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
-from tqdm import tqdm
+
+from inference.progress import progress_bar
 
 CHUNK = 100
 
@@ -84,8 +83,7 @@ class Loop:
         """
         chunks: list[dict[str, np.ndarray]] = []
         started = time.perf_counter()
-        bar = partial(tqdm, total=num_iterations, desc=label, disable=not self._progress)
-        with bar(file=sys.stderr, unit="draw", leave=False, dynamic_ncols=True) as progress:
+        with progress_bar(num_iterations, label, self._progress, unit="draw") as progress:
             done = 0
             while done < num_iterations:
                 length = min(CHUNK, num_iterations - done)

@@ -11,35 +11,37 @@ import pytest
 
 from analyses.__main__ import main
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
-from inference import HMC, NonFiniteState, RejectionGibbs, Result, Run, infer, log_normalizer
+from inference import (
+    HMC,
+    NestedSampling,
+    NonFiniteState,
+    RejectionGibbs,
+    Result,
+    Run,
+    TemperedSMC,
+    infer,
+    log_normalizer,
+)
 from inference.checks import check_chains
 from inference.doubling import compare
 from tests.statistical import z_limit
 
 TINY = {
-    "hmc": HMC(num_warmup=60, num_draws=60, num_chains=2, max_doublings=1),
-    "nuts": HMC(num_warmup=60, num_draws=60, num_chains=2, kernel="nuts"),
+    "hmc": HMC(num_warmup=60, num_draws=60, num_chains=2, max_doublings=1, evidence_particles=0),
+    "nuts": HMC(num_warmup=60, num_draws=60, num_chains=2, kernel="nuts", evidence_particles=0),
+    "smc": TemperedSMC(num_runs=2, num_particles=16, num_draws=20, max_doublings=0),
+    "nested": NestedSampling(num_runs=2, num_live=20, num_sweeps=2, max_doublings=0),
     "rejection-gibbs": RejectionGibbs(num_warmup=60, num_draws=60, num_chains=2),
 }
 
 
-@pytest.fixture(scope="module")
-def runs():
-    """Each backend twice with one seed."""
-    result = {}
-    for name, backend in TINY.items():
-        problem = (
-            problems.get("linear_gaussian", d=2, m=1)
-            if name == "nuts"
-            else problems.get("double_well")
-        )
-        result[name] = [infer(problem.model, backend, seed=s, progress=False) for s in (1, 1)]
-    return result
-
-
 @pytest.mark.parametrize("name", TINY)
-def test_protocol(runs, name):
-    first, again = runs[name]
+def test_protocol(name, tmp_path):
+    """Each backend, twice with one seed; and through a run folder."""
+    options = {"d": 2, "m": 1}
+    nuts = name == "nuts"
+    problem = problems.get("linear_gaussian", **options) if nuts else problems.get("double_well")
+    first, again = (infer(problem.model, TINY[name], seed=1, progress=False) for _ in range(2))
     tree = first.tree
     assert isinstance(first, Run) and isinstance(first.result, Result)
     assert tree["posterior"]["theta_1"].dims == ("chain", "draw", "parameter")
@@ -55,13 +57,14 @@ def test_protocol(runs, name):
         assert tree["sample_stats"][statistic].dims == ("chain", "draw")
     assert {"posterior", "sample_stats", "prior"} <= set(tree.children)
     assert {"bits_saved", "log_evidence", "configuration", "seed", "dtype"} <= set(tree.attrs)
-    assert first.log_evidence is None and any("evidence" in note for note in first.notes)
+    assert any("log evidence" in note for note in first.notes)
+    assert (first.log_evidence is None) == np.isnan(tree.attrs["log_evidence"])
+    assert ("weighted_posterior" in tree.children) == (name in ("smc", "nested"))
     np.testing.assert_array_equal(tree["posterior"]["theta_2"], again.tree["posterior"]["theta_2"])
+    check_run_folder(first, tmp_path)
 
 
-@pytest.mark.parametrize("name", TINY)
-def test_save_and_load(runs, name, tmp_path):
-    run = runs[name][0]
+def check_run_folder(run, tmp_path):
     folder = tmp_path / "run"
     run.save(folder)
     loaded = Run.load(folder)
@@ -81,7 +84,8 @@ def test_save_and_load(runs, name, tmp_path):
 
 def test_bits_saved_where_known(seed):
     problem = problems.get("linear_gaussian", d=3)
-    run = infer(problem.model, HMC(num_draws=500), seed=seed, progress=False)
+    backend = HMC(num_draws=500, evidence_particles=0)
+    run = infer(problem.model, backend, seed=seed, progress=False)
     assert run.result is Result.converged
     error = run.bits_saved.standard_error / np.log(2)
     assert abs(run.bits_saved.bits - problem.truth.bits_saved) < z_limit() * error
@@ -205,6 +209,8 @@ ARGUMENTS = [
     "2",
     "--hmc.max-doublings",
     "0",
+    "--hmc.evidence-particles",
+    "8",
 ]
 
 
@@ -227,11 +233,17 @@ def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
     assert "bits saved" in capsys.readouterr().out
     figure = tmp_path / "figure.png"
     assert main(["compare", *folders, "--figure", str(figure)]) == 0
-    assert "C(theta_2)" in capsys.readouterr().out and figure.stat().st_size > 1000
+    table = capsys.readouterr().out
+    assert (
+        "C(theta_2)" in table
+        and "log evidence less the first's, bits" in table
+        and figure.stat().st_size > 1000
+    )
     command = ["run", "rotated_wells", "--problem.d", "2", "--out", folders[0], *ARGUMENTS]
     assert main(command) == 2  # holds another run
     assert main([*command, "--resume"]) in (0, 1)
     assert main([*command, "--resume", "--seed", "7"]) == 2
+    assert main([*command, "--resume", "--setup", "z-omitted"]) == 2
 
 
 def test_command_line_reads_toml_and_lists_problems(tmp_path, capsys):

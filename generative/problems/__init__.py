@@ -10,6 +10,7 @@ from generative.problems.digits import digits
 from generative.problems.linear_gaussian import linear_gaussian
 from generative.problems.problem import Problem, Truth
 from generative.problems.shapes import gaussian_mixture, indicator
+from generative.problems.spike import spike_and_slab
 from generative.problems.wells import double_well, rotated_wells
 
 __all__ = ["Problem", "Truth", "builder", "get", "names"]
@@ -22,6 +23,7 @@ _BUILDERS: dict[str, Callable[..., Problem]] = {
         rotated_wells,
         gaussian_mixture,
         indicator,
+        spike_and_slab,
         digits,
     )
 }

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from generative import InvalidInput, TwoStageModel
 from inference.checks import Check
+from inference.devices import shard
 from inference.doubling import Doubling
+from inference.estimate import Estimate
 
 ChainMethod = Literal["vectorized", "sequential", "sharded"]
 
@@ -35,6 +37,11 @@ class Draws:
         Whether a budget ran out, so that the draws must not be used.
     seconds : float
         Wall time of the draws, warm-up and compilation not counted.
+    log_evidence : Estimate or None
+        log p(data), nats, where the draws come with it; see :meth:`Backend.log_evidence`.
+    weighted : dict or None
+        `theta_1`, `theta_2`, shape (sample, d), and statistics, shape (sample,), among them
+        `log_weight`, nats: the log of their mean is the log evidence.
     """
 
     values: dict[str, np.ndarray]
@@ -44,6 +51,8 @@ class Draws:
     tuning: dict[str, Any] = field(default_factory=dict)
     exhausted: bool = False
     seconds: float = float("nan")
+    log_evidence: Estimate | None = None
+    weighted: dict[str, np.ndarray] | None = None
 
 
 class Backend(BaseModel):
@@ -73,6 +82,12 @@ class Backend(BaseModel):
     def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
         """Draw from the posterior of a model."""
 
+    def log_evidence(
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, progress: bool
+    ) -> tuple[Estimate | None, str]:
+        """Estimate log p(data), nats, beside the draws; with it, how, or why not."""
+        return draws.log_evidence, f"log evidence: by the {type(self).__name__} runs themselves"
+
 
 def place(
     step: Callable[[PyTree], PyTree], state: PyTree, method: ChainMethod, num_chains: int
@@ -96,10 +111,5 @@ def place(
     if method == "sequential":
         return lambda batch: jax.lax.map(step, batch), state
     if method == "sharded":
-        num_devices = jax.device_count()
-        if num_chains % num_devices:
-            raise InvalidInput("num_chains", num_chains, f"a multiple of {num_devices} devices")
-        mesh = jax.make_mesh((num_devices,), ("chain",), axis_types=(jax.sharding.AxisType.Auto,))
-        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("chain"))
-        return step, jax.device_put(state, sharding)
+        return step, shard(state, num_chains, "num_chains")
     return step, state

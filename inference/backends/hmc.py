@@ -13,17 +13,23 @@ from generative import TwoStageModel, two_stage
 from inference.backends.base import Backend, ChainMethod, Draws, place
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
+from inference.estimate import Estimate
+from inference.evidence.chains import log_evidence_beside
+from inference.evidence.population import Recipe
 from inference.functionals import functionals
-from inference.kernels.density import log_joint
+from inference.kernels.density import describe
 from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
-from inference.kernels.negative import NegativeSampler, PersistentNegative, RejectionNegative
+from inference.kernels.negative import (
+    NegativeChoice,
+    NegativeSampler,
+    PersistentNegative,
+    RejectionNegative,
+    choose,
+)
 from inference.loop import Loop
 
 _MAX_FAILURE_RATE = 1e-3
-# Rejection is affordable where it needs at most about this many proposals a draw.
-_AFFORDABLE_TRIES = 300.0
-_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
 
 
 class HMC(Backend):
@@ -58,6 +64,9 @@ class HMC(Backend):
         With persistent negative samples the draws are repeated with twice the moves per sample,
         so many times at most, until that changes nothing beyond Monte Carlo error; the last ones
         are kept. 0 skips this check.
+    evidence_particles : int
+        Per run of the tempered SMC (eight runs) that estimates the log evidence beside the
+        chains; 0 skips it.
     chain_method : {"vectorized", "sequential", "sharded"}
     """
 
@@ -66,19 +75,20 @@ class HMC(Backend):
     num_chains: int = Field(4, ge=1)
     thinning: int = Field(1, ge=1)
     kernel: Literal["auto", "nuts", "exchange", "joint"] = "auto"
-    negative: Literal["auto", "rejection", "persistent"] = "auto"
+    negative: NegativeChoice = "auto"
     num_moves: int = Field(4, ge=1)
     rejection_cap: int = Field(20_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
     target_acceptance: float = Field(0.7, gt=0, lt=1)
     max_doublings: int = Field(3, ge=0, le=8)
+    evidence_particles: int = Field(64, ge=0)
     chain_method: ChainMethod = "vectorized"
 
     def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
         if self.kernel == "nuts" or (self.kernel == "auto" and model.agreement.is_tractable):
             return self._draw_nuts(model, key, progress)
-        sampler, note = self._negative_sampler(model)
+        sampler, note = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
         draws = self._draw_exchange(model, sampler, key, progress)
         failed = draws.exhausted and isinstance(sampler, RejectionNegative)
         if failed and self.negative == "auto":
@@ -89,6 +99,21 @@ class HMC(Backend):
             )
         draws.notes.insert(0, note)
         return draws
+
+    def log_evidence(
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, progress: bool
+    ) -> tuple[Estimate | None, str]:
+        """Estimate log p(data) by tempered SMC; see :meth:`Backend.log_evidence`."""
+        if self.evidence_particles == 0:
+            return None, "log evidence: not estimated, as evidence_particles = 0 asks"
+        sampler, _ = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
+        if draws.tuning.get("negative") == PersistentNegative.__name__:
+            sampler = PersistentNegative(self.max_num_steps)
+        num_moves = self.num_moves if draws.doubling is None else 2 * draws.doubling.num_moves
+        recipe = Recipe(model, sampler, self.max_num_steps)
+        return log_evidence_beside(
+            recipe, draws.values, key, self.evidence_particles, num_moves, progress
+        )
 
     def _draw_nuts(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
         if model.is_null:
@@ -124,24 +149,6 @@ class HMC(Backend):
             notes=["log Z(theta_1) has a closed form: NUTS on the program itself"],
             tuning={"kernel": "nuts", "step_size": values["step_size"][:, -1].tolist()},
             seconds=loop.seconds,
-        )
-
-    def _negative_sampler(self, model: TwoStageModel) -> tuple[NegativeSampler, str]:
-        persistent = PersistentNegative(self.max_num_steps)
-        if self.negative == "persistent":
-            return persistent, "negative samples are persistent, as requested"
-        rejection = RejectionNegative(self.rejection_cap)
-        if self.negative == "rejection":
-            return rejection, "negative samples are drawn by rejection, exactly, as requested"
-        tries = _pilot_tries(model)
-        if tries <= _AFFORDABLE_TRIES:
-            return rejection, (
-                f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
-                "each under the prior)"
-            )
-        return persistent, (
-            "negative samples are persistent: rejection would need more than "
-            f"{_AFFORDABLE_TRIES:.0f} proposals each"
         )
 
     def _draw_exchange(
@@ -228,19 +235,6 @@ class HMC(Backend):
         draws.checks[0] = check_divergences(draws.values["diverging"])
 
 
-def describe(model: TwoStageModel, theta_1: jax.Array, theta_2: jax.Array) -> dict[str, jax.Array]:
-    """Statistics of one draw; log densities in nats."""
-    statistics = {
-        "lp": log_joint(model, theta_1, theta_2),
-        "disagreement": model.agreement.disagreement(theta_2),
-        "disagreement_theta_1": model.agreement.disagreement(theta_1),
-        "log_likelihood": model.log_likelihood(theta_2),
-    }
-    if model.agreement.log_normalizer is not None:
-        statistics["log_normalizer"] = model.agreement.log_normalizer(theta_1)
-    return statistics
-
-
 def collect_exchange(state: ExchangeState) -> dict[str, jax.Array]:
     """What a sweep's state contributes to the tree."""
     return state.z | {
@@ -255,26 +249,6 @@ def collect_exchange(state: ExchangeState) -> dict[str, jax.Array]:
         "diverging": state.diverging,
         "step_size": state.tuning.step_2.value,
     }
-
-
-def _pilot_tries(model: TwoStageModel) -> float:
-    """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
-    key_1, key_2 = jax.random.split(jax.random.key(0))
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
-
-    def acceptance(key: jax.Array, theta_1: jax.Array) -> jax.Array:
-        proposal = model.second_stage.around(theta_1)
-
-        def keep(key: jax.Array) -> jax.Array:
-            penalty = model.agreement.disagreement(proposal.sample(key))
-            return jnp.exp(-model.agreement.strength * penalty)
-
-        return jax.lax.map(keep, jax.random.split(key, _NUM_PILOT_DRAWS), batch_size=64).mean()
-
-    keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
-    one_by_one = jax.jit(lambda pairs: jax.lax.map(lambda pair: acceptance(*pair), pairs))
-    worst = float(jnp.min(one_by_one((keys, theta_1))))
-    return 1 / worst if worst > 0 else np.inf
 
 
 def _record(kernel: TransportedExchange, state: ExchangeState) -> dict[str, Any]:

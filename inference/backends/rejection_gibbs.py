@@ -64,6 +64,15 @@ class RejectionGibbs(Backend):
             seconds=loop.seconds,
         )
 
+    def log_evidence(
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, progress: bool
+    ) -> tuple[None, str]:
+        """Return None: see :meth:`Backend.log_evidence`."""
+        return None, (
+            "log evidence: not estimated, since exact chains at the posterior alone do not tell "
+            "it; the smc and nested backends do"
+        )
+
 
 def _collect(state: RejectionGibbsState) -> dict[str, jax.Array]:
     return state.z | {

@@ -1,5 +1,6 @@
 """The log densities that the kernels share, in nats, of single parameter vectors."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -37,3 +38,16 @@ def log_joint(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
 def share(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Vector:
     """theta_2 with the coordinates that the second stage fixes taken from theta_1."""
     return jnp.where(model.moving_2, theta_2, theta_1)
+
+
+def describe(model: TwoStageModel, theta_1: jax.Array, theta_2: jax.Array) -> dict[str, jax.Array]:
+    """Statistics of one draw; log densities in nats."""
+    statistics = {
+        "lp": log_joint(model, theta_1, theta_2),
+        "disagreement": model.agreement.disagreement(theta_2),
+        "disagreement_theta_1": model.agreement.disagreement(theta_1),
+        "log_likelihood": model.log_likelihood(theta_2),
+    }
+    if model.agreement.log_normalizer is not None:
+        statistics["log_normalizer"] = model.agreement.log_normalizer(theta_1)
+    return statistics

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels import step_size as step_sizes
@@ -74,24 +74,34 @@ class ExchangeKernel(ChainKernel):
         particles = anneal(key_2, model, theta_1, _NUM_PARTICLES).particles
         # L may be -infinity at some particles; a chain that starts there could never leave.
         start = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
-        transport = surrogates.fit(
-            key_fit, model, surrogates.agreement_potential(model), particles, _NUM_CURVATURE_POINTS
-        )
-        dtype = theta_1.dtype
+        # Resampling leaves siblings side by side: take w far from theta_2's particle.
+        negative = particles[_NUM_PARTICLES // 2]
+        tuning = self.untuned(key_fit, particles)
+        return self.start(rng_key, theta_1, particles[start], negative, tuning, num_warmup)
+
+    def untuned(self, key: jax.Array, draws: Float[Array, "n d"]) -> Tuning:
+        """Return flat metrics and small steps, with a transport fitted to draws of q."""
+        model = self.model
+        potential = surrogates.agreement_potential(model)
+        transport = surrogates.fit(key, model, potential, draws, _NUM_CURVATURE_POINTS)
         flat = surrogates.flat(model, surrogates.rank(model))
-        tuning = Tuning(
-            transport,
-            FirstGivenSecond(model, transport),
-            flat,
-            flat,
-            flat,
-            *(step_sizes.initial(0.3, dtype) for _ in range(4)),
-        )
-        zero, count = jnp.zeros((), dtype), jnp.zeros((), int)
+        steps = (step_sizes.initial(0.3, draws.dtype) for _ in range(4))
+        return Tuning(transport, FirstGivenSecond(model, transport), flat, flat, flat, *steps)
+
+    def start(
+        self,
+        rng_key: jax.Array,
+        theta_1: Float[Array, " d"],
+        theta_2: Float[Array, " d"],
+        negative: Float[Array, " d"],
+        tuning: Tuning,
+        num_warmup: int | Int[Array, ""] = 0,
+    ) -> ExchangeState:
+        """Start one chain at given parameters, negative sample and tuning."""
+        zero, count = jnp.zeros((), theta_1.dtype), jnp.zeros((), int)
         state = ExchangeState(
-            z={"theta_1": theta_1, "theta_2": particles[start]},
-            # Resampling leaves siblings side by side: take w far from theta_2's particle.
-            negative=particles[_NUM_PARTICLES // 2],
+            z={"theta_1": theta_1, "theta_2": theta_2},
+            negative=negative,
             rng_key=rng_key,
             i=count,
             num_warmup=count + num_warmup,

@@ -2,9 +2,11 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import LinearGaussianAgreement, TwoStageModel
@@ -13,8 +15,14 @@ from inference.kernels.density import log_agreeing
 from inference.kernels.independence import independence_step
 from inference.kernels.reference_hmc import reference_hmc
 
+# Rejection is affordable where it needs at most about this many proposals a draw.
+_AFFORDABLE_TRIES = 300.0
+_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
 
-@dataclass(frozen=True, eq=False)
+NegativeChoice = Literal["auto", "rejection", "persistent"]
+
+
+@dataclass(frozen=True)
 class NegativeSampler:
     """How a negative sample under theta_1 is made."""
 
@@ -37,7 +45,21 @@ class NegativeSampler:
         """Return w, the mean acceptance rate of its moves, and whether it was found."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class ClosedFormNegative(NegativeSampler):
+    """Draw from q(. | theta_1) where it is Gaussian."""
+
+    @property
+    def is_exact(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+        draw = model.agreement.closed_form.sample(key, theta_1)
+        return draw, jnp.ones((), start.dtype), jnp.ones((), bool)
+
+
+@dataclass(frozen=True)
 class RejectionNegative(NegativeSampler):
     """Propose from p2(. | theta_1) until the heads agree: exact, at 1 / Z proposals.
 
@@ -60,7 +82,7 @@ class RejectionNegative(NegativeSampler):
         return jnp.where(found, draw, start), jnp.ones((), start.dtype), found
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PersistentNegative(NegativeSampler):
     """Move the last negative sample under the new theta_1: a fresh proposal, then HMC, repeatedly.
 
@@ -101,3 +123,56 @@ class PersistentNegative(NegativeSampler):
 
         w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
         return w, total / num_moves, jnp.ones((), bool)
+
+
+def choose(
+    model: TwoStageModel, requested: NegativeChoice, cap: int, max_num_steps: int
+) -> tuple[NegativeSampler, str]:
+    """Choose how negative samples are made, and say why.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    requested : {"auto", "rejection", "persistent"}
+        `auto` takes the closed form where there is one, then rejection where a pilot finds it
+        affordable.
+    cap, max_num_steps : int
+        Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
+    """
+    persistent, rejection = PersistentNegative(max_num_steps), RejectionNegative(cap)
+    if requested == "persistent":
+        return persistent, "negative samples are persistent, as requested"
+    if requested == "rejection":
+        return rejection, "negative samples are drawn by rejection, exactly, as requested"
+    if model.agreement.closed_form is not None:
+        return ClosedFormNegative(), "negative samples are drawn from the closed form, exactly"
+    tries = _pilot_tries(model)
+    if tries <= _AFFORDABLE_TRIES:
+        return rejection, (
+            f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
+            "each under the prior)"
+        )
+    return persistent, (
+        "negative samples are persistent: rejection would need more than "
+        f"{_AFFORDABLE_TRIES:.0f} proposals each"
+    )
+
+
+def _pilot_tries(model: TwoStageModel) -> float:
+    """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
+    key_1, key_2 = jax.random.split(jax.random.key(0))
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
+
+    def acceptance(key: jax.Array, theta_1: jax.Array) -> jax.Array:
+        proposal = model.second_stage.around(theta_1)
+
+        def keep(key: jax.Array) -> jax.Array:
+            penalty = model.agreement.disagreement(proposal.sample(key))
+            return jnp.exp(-model.agreement.strength * penalty)
+
+        return jax.lax.map(keep, jax.random.split(key, _NUM_PILOT_DRAWS), batch_size=64).mean()
+
+    keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
+    one_by_one = jax.jit(lambda pairs: jax.lax.map(lambda pair: acceptance(*pair), pairs))
+    worst = float(jnp.min(one_by_one((keys, theta_1))))
+    return 1 / worst if worst > 0 else np.inf

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 # Length of a trajectory: around a quarter turn, jittered so that no direction is periodic.
-_SHORTEST, _LONGEST = 0.8 * jnp.pi / 2, 1.2 * jnp.pi / 2
+SHORTEST, LONGEST = 0.8 * jnp.pi / 2, 1.2 * jnp.pi / 2
 _DIVERGENCE = 1000.0  # nats of energy error, NumPyro's and Stan's threshold
 
 
@@ -130,7 +130,7 @@ def reference_hmc(
     """
     key_velocity, key_length, key_accept = jax.random.split(key, 3)
     dtype = position.dtype
-    length = jax.random.uniform(key_length, (), dtype, _SHORTEST, _LONGEST)
+    length = jax.random.uniform(key_length, (), dtype, SHORTEST, LONGEST)
     num_steps = jnp.clip(jnp.ceil(length / step_size), 1, max_num_steps).astype(int)
     value_and_grad_fn = jax.value_and_grad(logdensity_fn)
     start = Phase(position, reference.fluctuation(key_velocity), *value_and_grad_fn(position))

@@ -9,6 +9,7 @@ from numpyro.infer.hmc_util import dual_averaging
 
 _init, _update = dual_averaging()
 LARGEST_ANGLE = jnp.pi / 2
+SMALLEST_ANGLE = 1e-6
 
 
 class StepSize(NamedTuple):
@@ -34,8 +35,8 @@ def update(
     """Adapt in warm-up; at its last iteration take the average over the iterates."""
     averaging = _update(target - acceptance_rate, step.averaging)
     dtype = step.value.dtype
-    bounded = jnp.clip(jnp.exp(averaging[0]), 1e-6, LARGEST_ANGLE).astype(dtype)
-    averaged = jnp.clip(jnp.exp(averaging[1]), 1e-6, LARGEST_ANGLE).astype(dtype)
+    bounded = jnp.clip(jnp.exp(averaging[0]), SMALLEST_ANGLE, LARGEST_ANGLE).astype(dtype)
+    averaged = jnp.clip(jnp.exp(averaging[1]), SMALLEST_ANGLE, LARGEST_ANGLE).astype(dtype)
     value = jnp.where(is_warmup, jnp.where(is_last, averaged, bounded), step.value)
     kept = jax.tree.map(
         lambda new, old: jnp.where(is_warmup, new, old).astype(jnp.result_type(old)),
@@ -43,3 +44,14 @@ def update(
         tuple(step.averaging),
     )
     return StepSize(value, kept)
+
+
+def pooled(steps: StepSize) -> StepSize:
+    """One step size for many particles, each of which made the same number of updates.
+
+    Dual averaging is linear in the acceptance rate, so the mean of the states is the state after
+    updates by the mean rate.
+    """
+    averaging = tuple(jnp.mean(x, axis=0).astype(x.dtype) for x in steps.averaging)
+    value = jnp.exp(averaging[0]).astype(steps.value.dtype)
+    return StepSize(jnp.clip(value, SMALLEST_ANGLE, LARGEST_ANGLE), averaging)

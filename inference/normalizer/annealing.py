@@ -108,7 +108,7 @@ def anneal(
 
     def plan(state: _State) -> tuple[Array, Array, Array]:
         left = 1 - state.temperature
-        delta = jnp.minimum(_increment(state.excess, left, ess_fraction), max_increment)
+        delta = jnp.minimum(largest_increment(state.excess, left, ess_fraction), max_increment)
         temperature = jnp.where(delta >= left, 1.0, state.temperature + delta)
         return delta, temperature, state.step_size
 
@@ -204,7 +204,7 @@ def _carry(
     return jax.lax.while_loop(unfinished, advance, state).annealed
 
 
-def _increment(excess: Float[Array, " n"], left: Array, ess_fraction: float) -> Array:
+def largest_increment(excess: Float[Array, " n"], left: Array, ess_fraction: float) -> Array:
     """Largest increment of temperature that keeps the effective sample size, by bisection."""
 
     def is_enough(delta: Array) -> Array:

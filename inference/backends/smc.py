@@ -1,0 +1,169 @@
+"""Tempered sequential Monte Carlo: posterior and log evidence, without Z."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from pydantic import Field
+
+from inference.backends.base import Draws
+from inference.backends.population import (
+    PopulationBackend,
+    negative_check,
+    weighted,
+)
+from inference.checks import Check, check_divergences
+from inference.evidence.population import Particles, described
+from inference.evidence.prior import PriorSampler
+from inference.evidence.tempered import Stage, TemperedRuns, advance, plan, run
+from inference.normalizer.spread import LARGEST_SPREAD
+
+_GROWTH = 4
+_FEWEST_ACCEPTED = 0.05
+
+
+class TemperedSMC(PopulationBackend):
+    """Populations carried from the two-stage prior to the posterior by powers of the likelihood.
+
+    A pilot chooses powers, surrogates, step sizes and numbers of sweeps; independent runs follow
+    its plan. Weights depend on L alone, so the log evidence needs no value of Z(theta_1). Above
+    about 50 dimensions this is the backend for evidence; where L has a first-order transition
+    (a spike on a slab) it cannot find the other phase, and nested sampling can.
+
+    Parameters
+    ----------
+    num_particles : int
+        Per run, to begin with.
+    max_particles : int
+        Per run: populations grow fourfold until the target is met or this would be passed.
+    target_standard_error : float
+        Of the log evidence, nats.
+    num_draws : int
+        Equal-weight draws per run: the final population and its further moves.
+
+    Notes
+    -----
+    The other parameters are those of
+    :class:`~inference.backends.population.PopulationBackend`.
+    """
+
+    num_particles: int = Field(128, ge=8)
+    max_particles: int = Field(2048, ge=8)
+    target_standard_error: float = Field(0.1, gt=0)
+    num_draws: int = Field(512, ge=4)
+
+    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, progress: bool) -> Draws:
+        key_plan, key_run, key_draw = jax.random.split(key, 3)
+        moves, annealed = effort * self.num_moves, effort * self.num_annealed
+        stages = plan(prior, key_plan, moves, annealed, progress)
+        num_particles = self.num_particles
+        while True:
+            found = run(
+                prior,
+                key_run,
+                stages,
+                self.num_runs,
+                num_particles,
+                moves,
+                annealed,
+                progress,
+                self.is_sharded,
+            )
+            enough = found.estimate.standard_error <= self.target_standard_error
+            if enough or _GROWTH * num_particles > self.max_particles:
+                break
+            num_particles *= _GROWTH
+            key_run = jax.random.fold_in(key_run, num_particles)
+        values = self._draws(prior, key_draw, stages[-1], found, moves)
+        return Draws(
+            values,
+            [check_divergences(values["diverging"]), *_checks(found)],
+            notes=[f"{self.num_runs} runs of {num_particles} particles, {len(stages) - 1} powers"],
+            tuning=_record(stages, found, moves, annealed),
+            log_evidence=found.estimate,
+            weighted=_weighted(found),
+            exhausted=stages[-1].power < 1,
+        )
+
+    def _draws(
+        self, prior: PriorSampler, key: jax.Array, last: Stage, found: TemperedRuns, moves: int
+    ) -> dict[str, np.ndarray]:
+        """Go on moving the final populations; draws of one particle after another."""
+        particles = found.particles
+        num_particles = particles.theta_1.shape[1]
+        power = jnp.asarray(last.power)
+        settings = (power, power, jnp.asarray(moves), jnp.asarray(last.num_sweeps))
+        passes = [self._kept(particles, found.diverging)]
+        while len(passes) * num_particles < self.num_draws:
+            key_pass = jax.random.fold_in(key, len(passes))
+            particles, _, info = advance(key_pass, prior.recipe, particles, last.tuning, *settings)
+            passes.append(self._kept(particles, info.diverging.reshape(self.num_runs, -1)))
+        chosen = np.linspace(0, len(passes) * num_particles - 1, self.num_draws).astype(int)
+
+        def joined(*x: np.ndarray) -> np.ndarray:
+            stacked = np.stack(x, axis=2)
+            return stacked.reshape(self.num_runs, -1, *stacked.shape[3:])[:, chosen]
+
+        theta_1, theta_2, diverging = map(joined, *passes)
+        values = described(prior.recipe.model, theta_1, theta_2)
+        rate, step = found.acceptance_rate[-1], float(last.tuning.step_2.value)
+        return values | {
+            "diverging": diverging,
+            "acceptance_rate": np.full(diverging.shape, rate),
+            "step_size": np.full(diverging.shape, step),
+        }
+
+    @staticmethod
+    def _kept(particles: Particles, diverging: Array) -> tuple[np.ndarray, ...]:
+        return tuple(map(np.asarray, (particles.theta_1, particles.theta_2, diverging)))
+
+
+def _weighted(found: TemperedRuns) -> dict[str, np.ndarray]:
+    """Each run's final population, weighted by the run's evidence."""
+    particles = found.particles
+    values = np.asarray(particles.log_likelihood)
+    return weighted(
+        np.asarray(particles.theta_1),
+        np.asarray(particles.theta_2),
+        {
+            "log_likelihood": values,
+            "log_weight": np.broadcast_to(found.log_evidence[:, None], values.shape),
+            "run": np.broadcast_to(np.arange(len(values))[:, None], values.shape),
+        },
+    )
+
+
+def _checks(found: TemperedRuns) -> list[Check]:
+    spread = float(found.log_evidence.std(ddof=1))
+    accepted = float(found.acceptance_rate.min()) if len(found.acceptance_rate) else 1.0
+    return [
+        Check(
+            "evidence",
+            bool(np.isfinite(found.estimate.standard_error)),
+            f"log evidence differs by {spread:.2g} nats between runs, at most {LARGEST_SPREAD:g}",
+        ),
+        Check(
+            "exchange",
+            accepted >= _FEWEST_ACCEPTED,
+            f"exchange accepted {accepted:.2f} at the worst power, at least {_FEWEST_ACCEPTED}",
+        ),
+        negative_check(found.num_failed),
+    ]
+
+
+def _record(
+    stages: list[Stage], found: TemperedRuns, num_moves: int, num_annealed: int
+) -> dict[str, Any]:
+    return {
+        "powers": found.powers.tolist(),
+        "num_sweeps": [stage.num_sweeps for stage in stages],
+        "mean_log_likelihood": found.means.mean(axis=0).tolist(),
+        "acceptance_rate": found.acceptance_rate.tolist(),
+        "num_moves": num_moves,
+        "num_annealed": num_annealed,
+        "step_theta_2": [float(stage.tuning.step_2.value) for stage in stages],
+        "step_negative": [float(stage.tuning.step_negative.value) for stage in stages],
+        "step_joint": [float(stage.tuning.step_joint.value) for stage in stages],
+    }

@@ -1,0 +1,66 @@
+"""log p(data) beside chains: a tempered SMC whose last population must agree with their draws."""
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from generative import TwoStageModel
+from inference.doubling import compare
+from inference.estimate import Estimate
+from inference.evidence.population import Recipe, described
+from inference.evidence.prior import prior_sampler
+from inference.evidence.tempered import plan, run
+from inference.functionals import functionals
+
+_NUM_RUNS, _NUM_ANNEALED = 8, 16
+
+
+def log_evidence_beside(
+    recipe: Recipe,
+    values: dict[str, np.ndarray],
+    key: Array,
+    num_particles: int,
+    num_moves: int,
+    progress: bool,
+) -> tuple[Estimate | None, str]:
+    """Estimate log p(data), unless the populations contradict the chains.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    values : dict
+        Draws of the chains, as in :class:`~inference.backends.base.Draws`.
+    key : PRNG key
+    num_particles : int
+        Per run, of eight.
+    num_moves : int
+        HMC moves per persistent negative sample.
+    progress : bool
+
+    Returns
+    -------
+    estimate : Estimate or None
+    note : str
+        How it was estimated, or why not.
+    """
+    model: TwoStageModel = recipe.model
+    if model.is_null:
+        return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
+    key_prior, key_plan, key_run = jax.random.split(key, 3)
+    prior = prior_sampler(recipe, key_prior)
+    effort = (num_moves, _NUM_ANNEALED, progress)
+    stages = plan(prior, key_plan, *effort)
+    found = run(prior, key_run, stages, _NUM_RUNS, num_particles, *effort)
+    particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
+    check = compare(
+        functionals(model, values), functionals(model, particles), num_moves, _NUM_RUNS - 1
+    ).check
+    if not check.passed:
+        return None, (
+            "log evidence: not estimated, since tempered populations and chains differ "
+            f"({check.message.partition(': ')[2]}); try the nested backend"
+        )
+    return found.estimate, (
+        f"log evidence: by tempered SMC, {_NUM_RUNS} runs of {num_particles} particles, whose last "
+        f"populations agree with the chains; {prior.note}"
+    )

@@ -1,0 +1,328 @@
+"""log p(data) by nested sampling of the two-stage prior, under a floor on L.
+
+Live points start in the two-stage prior and move by exchange, so no Z(theta_1) is ever needed.
+BlackJAX keeps the books (:mod:`blackjax.ns`); the moves are those of
+:class:`~inference.kernels.constrained.ConstrainedHMC`. A coordinate that breaks ties lets
+plateaus of L lose volume at the right rate (A. Fowlie, W. Handley and L. Su, MNRAS 503 (2021),
+doi:10.1093/mnras/stab590). J. Skilling, Bayesian Analysis 1 (2006), doi:10.1214/06-BA127.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.ns import adaptive, from_mcmc
+from blackjax.ns.base import StateWithLogLikelihood
+from jaxtyping import Array, Float, Int
+
+from generative import TwoStageModel
+from inference.devices import shard
+from inference.estimate import Estimate
+from inference.evidence.population import Particles, Recipe
+from inference.evidence.prior import PriorSampler
+from inference.evidence.tempered import by_run, start_stage
+from inference.kernels import surrogate as surrogates
+from inference.kernels.constrained import ConstrainedHMC, ConstrainedInfo
+from inference.kernels.exchange_state import Tuning
+from inference.kernels.step_size import LARGEST_ANGLE, SMALLEST_ANGLE, StepSize
+from inference.normalizer.spread import mean_of_runs
+from inference.progress import progress_bar
+
+_CHUNK = 10
+_SHARE_DELETED = 0.1
+# Share of the evidence that may be left among the live points.
+_LOG_SHARE_LEFT = float(np.log(1e-3))
+_TIE_BREAK = 1e-6  # nats, far below any error
+_WORTHLESS = 1e12  # nats
+_TARGET_ACCEPTANCE = 0.75
+_NUM_CURVATURE_POINTS = 8
+_LARGEST_POWER = 100.0
+
+
+class NestedRuns(NamedTuple):
+    """What independent runs found.
+
+    Attributes
+    ----------
+    log_evidence : array, shape (run,)
+        Nats.
+    theta_1, theta_2 : arrays, shape (run, point, d)
+        Dead points in the order of their death, then the last live ones.
+    log_likelihood, birth : arrays, shape (run, point)
+        L with the tie-breaker, and the floor each point was born above; -infinity at first, nats.
+    num_live : int
+    finished : bool array, shape (run,)
+        Whether the live points hold less than a thousandth of the evidence.
+    acceptance_rate : float
+        Of the exchange move.
+    step_size : float
+        Last angle of leapfrog steps of theta_2, radians.
+    num_failed : int
+        Negative samples not found.
+    """
+
+    log_evidence: Float[np.ndarray, " run"]
+    theta_1: Float[np.ndarray, "run point d"]
+    theta_2: Float[np.ndarray, "run point d"]
+    log_likelihood: Float[np.ndarray, "run point"]
+    birth: Float[np.ndarray, "run point"]
+    num_live: int
+    finished: np.ndarray
+    acceptance_rate: float
+    step_size: float
+    num_failed: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean over runs, with the error that their spread gives."""
+        value, error = mean_of_runs(self.log_evidence[None])
+        finished = bool(self.finished.all())
+        return Estimate(
+            float(value[0]), float(error[0]) if finished else np.inf, method="nested_sampling"
+        )
+
+
+class _Settings(NamedTuple):
+    recipe: Recipe
+    num_live: int
+    num_sweeps: int
+
+    @property
+    def num_delete(self) -> int:
+        return max(1, int(_SHARE_DELETED * self.num_live))
+
+
+def run(
+    prior: PriorSampler,
+    key: jax.Array,
+    num_runs: int,
+    num_live: int,
+    num_sweeps: int,
+    num_moves: int,
+    num_annealed: int,
+    max_nats: float,
+    progress: bool = False,
+    sharded: bool = False,
+) -> NestedRuns:
+    """Make independent runs at once.
+
+    Parameters
+    ----------
+    prior : PriorSampler
+    key : PRNG key
+    num_runs, num_live : int
+    num_sweeps : int
+        Moves of a new point from the live point that it starts at.
+    num_moves : int
+        HMC moves per persistent negative sample.
+    num_annealed : int
+        See :meth:`~inference.evidence.prior.PriorSampler.draw`.
+    max_nats : float
+        Compression of the prior at which a run stops in any case.
+    progress : bool
+    sharded : bool
+        Whether to spread the runs over all devices.
+    """
+    key, key_stage, key_start, key_tie = jax.random.split(key, 4)
+    stage = start_stage(prior, key_stage, num_moves, num_annealed)
+    settings = _Settings(prior.recipe, num_live, num_sweeps)
+    flat = prior.draw(key_start, num_runs * num_live, num_annealed)
+    particles = by_run(flat, num_runs)
+    if sharded:
+        particles = shard(particles, num_runs, "num_runs")
+    state = _init(jax.random.split(key_tie, num_runs), settings, particles)
+    tuning = stage.tuning
+    max_chunks = int(np.ceil(max_nats * num_live / settings.num_delete / _CHUNK))
+    dead: list[tuple] = []
+    infos: list[ConstrainedInfo] = []
+    with progress_bar(max_nats, "nested sampling", progress, unit="nat") as bar:
+        for index in range(max_chunks):
+            key_fit, *keys = jax.random.split(jax.random.fold_in(key, index), num_runs + 1)
+            tuning = _refitted(key_fit, settings.recipe, state, tuning)
+            state, (points, info) = _advance(
+                jnp.stack(keys), settings, state, tuning, jnp.asarray(num_moves)
+            )
+            tuning = _adapted(tuning, info)
+            dead.append(jax.tree.map(np.asarray, points))
+            infos.append(jax.tree.map(np.asarray, info))
+            left = np.asarray(state.integrator.logZ_live - state.integrator.logZ)
+            bar.update(_CHUNK * settings.num_delete / num_live)
+            bar.set_postfix_str(f"log evidence {np.asarray(state.integrator.logZ).mean():.2f}")
+            if (left < _LOG_SHARE_LEFT).all():
+                break
+    step_size = float(tuning.step_2.value)
+    return _gathered(settings, state, dead, infos, left < _LOG_SHARE_LEFT, step_size)
+
+
+def _gathered(
+    settings: _Settings,
+    state: adaptive.AdaptiveNSState,
+    dead: list[tuple],
+    infos: list[ConstrainedInfo],
+    finished: np.ndarray,
+    step_size: float,
+) -> NestedRuns:
+    live = state.particles
+    order = np.argsort(np.asarray(live.loglikelihood), axis=1)
+    last = (
+        live.position["theta_1"],
+        live.position["theta_2"],
+        live.loglikelihood,
+        live.loglikelihood_birth,
+    )
+
+    def joined(name: int, x: Array) -> np.ndarray:
+        rows = np.arange(len(order))[:, None]
+        return np.concatenate(
+            [*(chunk[name] for chunk in dead), np.asarray(x)[rows, order]], axis=1
+        )
+
+    theta_1, theta_2, value, birth = (joined(i, x) for i, x in enumerate(last))
+    return NestedRuns(
+        np.asarray(jnp.logaddexp(state.integrator.logZ, state.integrator.logZ_live)),
+        theta_1,
+        theta_2,
+        value,
+        np.nan_to_num(birth, nan=-np.inf),
+        settings.num_live,
+        finished,
+        float(np.mean([info.rate_exchange.mean() for info in infos])),
+        step_size,
+        int(sum(info.num_failed.sum() for info in infos)),
+    )
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _init(keys: jax.Array, settings: _Settings, particles: Particles) -> adaptive.AdaptiveNSState:
+    def one(key: jax.Array, particles: Particles) -> adaptive.AdaptiveNSState:
+        ties = jax.random.uniform(key, particles.log_likelihood.shape)
+        position = {
+            "theta_1": particles.theta_1,
+            "theta_2": particles.theta_2,
+            "negative": particles.negative,
+            "tie": ties.astype(jnp.result_type(float)),
+        }
+        init_one = partial(_point, settings.recipe.model, birth=jnp.nan)
+        return adaptive.init(position, jax.vmap(init_one))
+
+    return jax.vmap(one)(keys, particles)
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _advance(
+    keys: jax.Array,
+    settings: _Settings,
+    state: adaptive.AdaptiveNSState,
+    tuning: Tuning,
+    num_moves: Int[Array, ""],
+) -> tuple[adaptive.AdaptiveNSState, tuple[tuple, ConstrainedInfo]]:
+    """Make some steps of every run; with the state, the points that died, in order of death.
+
+    All runs share one tuning, so that products with the surrogates are matrix products.
+    """
+    kernel = from_mcmc.build_kernel(
+        partial(_constrained_step, settings.recipe, tuning, num_moves),
+        settings.num_sweeps,
+        lambda key, state, info, params: params,
+        settings.num_delete,
+    )
+
+    def step(state: adaptive.AdaptiveNSState, key: jax.Array) -> tuple[Any, tuple[Any, Any]]:
+        state, info = kernel(key, state)
+        points, position = info.particles, info.particles.position
+        died = (
+            position["theta_1"],
+            position["theta_2"],
+            points.loglikelihood,
+            points.loglikelihood_birth,
+        )
+        return state, (died, jax.tree.map(jnp.mean, info.update_info))
+
+    def one(key: jax.Array, state: adaptive.AdaptiveNSState) -> tuple:
+        state, (steps, info) = jax.lax.scan(step, state, jax.random.split(key, _CHUNK))
+        return state, (jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps), info)
+
+    return jax.vmap(one)(keys, state)
+
+
+def _constrained_step(
+    recipe: Recipe,
+    tuning: Tuning,
+    num_moves: Int[Array, ""],
+    rng_key: jax.Array,
+    point: StateWithLogLikelihood,
+    loglikelihood_0: Float[Array, ""],
+) -> tuple[StateWithLogLikelihood, ConstrainedInfo]:
+    key_move, key_tie = jax.random.split(rng_key)
+    position = point.position
+    floor = loglikelihood_0 - _TIE_BREAK * position["tie"]
+    kernel = ConstrainedHMC(recipe.model, recipe.negative, recipe.max_num_steps, floor)
+    state = kernel.start(
+        key_move, position["theta_1"], position["theta_2"], position["negative"], tuning
+    )
+    state, info = kernel.move(state._replace(num_moves=num_moves))
+    value = _float64(recipe.model.log_likelihood(state.z["theta_2"]))
+    lowest = jnp.clip((loglikelihood_0 - value) / _TIE_BREAK, 0, 1)
+    tie = lowest + (1 - lowest) * jax.random.uniform(key_tie, (), lowest.dtype)
+    tie = jnp.where(jnp.isfinite(value), tie, position["tie"])
+    moved = state.z | {"negative": state.negative, "tie": tie}
+    proposed = _point(recipe.model, moved, birth=point.loglikelihood_birth)
+    is_above = proposed.loglikelihood > loglikelihood_0
+    return jax.tree.map(lambda new, old: jnp.where(is_above, new, old), proposed, point), info
+
+
+def _point(
+    model: TwoStageModel, position: dict[str, Array], birth: Array
+) -> StateWithLogLikelihood:
+    value, tie = _float64(model.log_likelihood(position["theta_2"])), position["tie"]
+    # Points where L is -infinity are worth nothing, but must still be told apart.
+    ranked = jnp.where(jnp.isneginf(value), -_WORTHLESS * (2 - tie), value + _TIE_BREAK * tie)
+    return StateWithLogLikelihood(
+        position, jnp.zeros_like(ranked), ranked, birth * jnp.ones_like(ranked)
+    )
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _refitted(
+    key: jax.Array, recipe: Recipe, state: adaptive.AdaptiveNSState, tuning: Tuning
+) -> Tuning:
+    """Fit the reference to the live points, at the power whose typical L is theirs.
+
+    Volume above a floor falls as exp(-beta L) where tempered draws live at that floor, so that
+    1 / beta is the mean height of the live points above the lowest.
+    """
+    values = state.particles.loglikelihood
+    is_worth = values > -_WORTHLESS
+    lowest = jnp.min(jnp.where(is_worth, values, jnp.inf), axis=1, keepdims=True)
+    height = jnp.sum(jnp.where(is_worth, values - lowest, 0)) / jnp.maximum(is_worth.sum(), 1)
+    theta_2 = state.particles.position["theta_2"]
+    theta_2 = theta_2.reshape(-1, theta_2.shape[-1])
+    power = jnp.clip(1 / height, 0, _LARGEST_POWER).astype(theta_2.dtype)
+    tempered = recipe.model.temper(power)
+    key_2, key_likelihood = jax.random.split(key)
+    metric_2, likelihood = (
+        surrogates.fit(key, tempered, potential, theta_2, _NUM_CURVATURE_POINTS)
+        for key, potential in (
+            (key_2, surrogates.posterior_potential(tempered)),
+            (key_likelihood, surrogates.likelihood_potential(tempered)),
+        )
+    )
+    return tuning._replace(metric_2=metric_2, likelihood=likelihood)
+
+
+@jax.jit
+def _adapted(tuning: Tuning, info: ConstrainedInfo) -> Tuning:
+    def adapt(step: StepSize, rate: Array) -> StepSize:
+        value = step.value * jnp.exp(rate.mean() - _TARGET_ACCEPTANCE)
+        return step._replace(value=jnp.clip(value, SMALLEST_ANGLE, LARGEST_ANGLE))
+
+    return tuning._replace(
+        step_2=adapt(tuning.step_2, info.rate_second),
+        step_joint=adapt(tuning.step_joint, info.rate_both),
+    )
+
+
+def _float64(value: Array) -> Array:
+    return value.astype(jnp.result_type(float))

@@ -1,0 +1,240 @@
+"""Many particles (theta_1, theta_2, w) moved at once by one kernel with one tuning.
+
+At power beta the target is p1(theta_1) q(theta_2 | theta_1) exp(beta L(theta_2)), and w is a draw
+of q(. | theta_1) beside it. No density of the target contains an unknown Z that the exchange ratio
+does not cancel, and weights between powers depend on L(theta_2) alone.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from generative import TwoStageModel
+from inference.kernels.density import describe
+from inference.kernels.exchange_state import Tuning
+from inference.kernels.joint import ExchangeHMC
+from inference.kernels.negative import NegativeSampler
+from inference.kernels.step_size import StepSize, initial, pooled
+
+# Dual averaging is restarted at every power, and never reaches its last iteration.
+_ADAPTING = 1_000_000
+_BATCH = 256
+_STEPS = ("step_1", "step_2", "step_negative", "step_joint")
+
+
+class Particles(NamedTuple):
+    """A population.
+
+    Attributes
+    ----------
+    theta_1, theta_2, negative : arrays, shape (..., n, d)
+    log_likelihood : array, shape (..., n)
+        L(theta_2), nats, in 64 bits and at power 1.
+    """
+
+    theta_1: Float[Array, "n d"]
+    theta_2: Float[Array, "n d"]
+    negative: Float[Array, "n d"]
+    log_likelihood: Float[Array, " n"]
+
+
+class Recipe(NamedTuple):
+    """What stays the same in all moves of a population; hashable, so that it can be static.
+
+    Attributes
+    ----------
+    model : TwoStageModel
+    negative : NegativeSampler
+    max_num_steps : int
+    """
+
+    model: TwoStageModel
+    negative: NegativeSampler
+    max_num_steps: int
+
+    def kernel(self, power: Float[Array, ""] | float) -> ExchangeHMC:
+        """Kernel whose target is tempered to a power of the likelihood."""
+        return ExchangeHMC(
+            self.model.temper(power), self.negative, max_num_steps=self.max_num_steps
+        )
+
+
+def populate(
+    model: TwoStageModel,
+    theta_1: Float[Array, "n d"],
+    theta_2: Float[Array, "n d"],
+    negative: Float[Array, "n d"],
+) -> Particles:
+    """Evaluate L and gather a population."""
+    values = jax.vmap(model.log_likelihood)(theta_2)
+    return Particles(theta_1, theta_2, negative, values.astype(jnp.result_type(float)))
+
+
+class SweepInfo(NamedTuple):
+    """What a sweep of a population did.
+
+    Attributes
+    ----------
+    acceptance_rate : float array
+        Mean over particles, of the exchange move.
+    num_failed : int array
+        Negative samples that were not found.
+    diverging : bool array, shape (n,)
+        Whether the last move of theta_2 diverged.
+    """
+
+    acceptance_rate: Float[Array, ""]
+    num_failed: Int[Array, ""]
+    diverging: Bool[Array, " n"]
+
+
+@partial(jax.jit, static_argnums=(1,))
+def sweep(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    power: Float[Array, ""],
+    num_moves: Int[Array, ""],
+    num_sweeps: Int[Array, ""],
+) -> tuple[Particles, SweepInfo]:
+    """Move every particle by some sweeps that keep the target at a power.
+
+    Parameters
+    ----------
+    key : PRNG key
+    recipe : Recipe
+    particles : Particles
+    tuning : Tuning
+        Of all particles; held once, so that products with the surrogates are matrix products.
+    power : float array
+    num_moves : int array
+        HMC moves per persistent negative sample.
+    num_sweeps : int array
+    """
+
+    def body(index: Array, carry: tuple[Particles, SweepInfo]) -> tuple[Particles, SweepInfo]:
+        particles, total = carry
+        moved = _swept(
+            jax.random.fold_in(key, index), recipe, particles, tuning, power, num_moves, 0
+        )
+        info = SweepInfo(
+            total.acceptance_rate + moved.acceptance_rate.mean() / num_sweeps,
+            total.num_failed + moved.num_failed.sum(),
+            moved.diverging,
+        )
+        return _gather(recipe.model, moved), info
+
+    zero = jnp.zeros((), particles.theta_1.dtype)
+    calm = jnp.zeros(len(particles.theta_1), bool)
+    start = (particles, SweepInfo(zero, jnp.zeros((), int), calm))
+    return jax.lax.fori_loop(0, num_sweeps, body, start)
+
+
+@partial(jax.jit, static_argnums=(1, 6))
+def adapt_steps(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    power: Float[Array, ""],
+    num_moves: Int[Array, ""],
+    num_sweeps: int,
+) -> tuple[Particles, Tuning]:
+    """Move a population while its step sizes adapt to the mean acceptance over particles."""
+
+    def body(index: Array, carry: tuple[Particles, Tuning]) -> tuple[Particles, Tuning]:
+        particles, tuning = carry
+        key_sweep = jax.random.fold_in(key, index)
+        moved = _swept(key_sweep, recipe, particles, tuning, power, num_moves, _ADAPTING)
+        steps = {name: pooled(step) for name, step in moved.steps.items()}
+        return _gather(recipe.model, moved), tuning._replace(**steps)
+
+    return jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
+
+
+@partial(jax.jit, static_argnums=(1,))
+def refit(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    previous: Tuning,
+    power: Float[Array, ""],
+    judge: Array,
+) -> Tuning:
+    """Fit the surrogates to a population, or (to judge) keep those that bought larger steps."""
+    kernel = recipe.kernel(power)
+    first = jax.tree.map(lambda x: x[0], particles)
+    state = kernel.start(key, first.theta_1, first.theta_2, first.negative, tuning)
+    draws = {"theta_2": particles.theta_2, "negative": particles.negative}
+    return kernel.adapt(state, draws, previous, judge).tuning
+
+
+class _Moved(NamedTuple):
+    """What one sweep leaves of each particle; not the surrogates, which are the same for all."""
+
+    theta_1: Array
+    theta_2: Array
+    negative: Array
+    acceptance_rate: Array
+    num_failed: Array
+    diverging: Array
+    steps: dict[str, StepSize]
+
+
+def _swept(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    power: Float[Array, ""],
+    num_moves: Int[Array, ""],
+    num_warmup: int,
+) -> _Moved:
+    kernel = recipe.kernel(power)
+
+    def one(key: jax.Array, theta_1: Array, theta_2: Array, negative: Array) -> _Moved:
+        state = kernel.start(key, theta_1, theta_2, negative, tuning, num_warmup)
+        state = kernel.sample(state._replace(num_moves=num_moves))
+        steps = {name: getattr(state.tuning, name) for name in _STEPS}
+        return _Moved(
+            state.z["theta_1"],
+            state.z["theta_2"],
+            state.negative,
+            state.acceptance_rate,
+            state.num_failed,
+            state.diverging,
+            steps,
+        )
+
+    keys = jax.random.split(key, len(particles.theta_1))
+    return jax.vmap(one)(keys, particles.theta_1, particles.theta_2, particles.negative)
+
+
+def _gather(model: TwoStageModel, moved: _Moved) -> Particles:
+    return populate(model, moved.theta_1, moved.theta_2, moved.negative)
+
+
+def _restarted(tuning: Tuning) -> Tuning:
+    dtype = tuning.step_1.value.dtype
+    return tuning._replace(**{name: initial(getattr(tuning, name).value, dtype) for name in _STEPS})
+
+
+def described(
+    model: TwoStageModel,
+    theta_1: Float[np.ndarray, "chain draw d"],
+    theta_2: Float[np.ndarray, "chain draw d"],
+) -> dict[str, np.ndarray]:
+    """Parameters with the statistics of every draw."""
+    flat = [jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta_2)]
+    statistics = jax.jit(
+        lambda pair: jax.lax.map(lambda x: describe(model, *x), pair, batch_size=_BATCH)
+    )(tuple(flat))
+    shape = theta_1.shape[:2]
+    named = {name: np.asarray(x).reshape(shape) for name, x in statistics.items()}
+    return {"theta_1": theta_1, "theta_2": theta_2, **named}

@@ -1,0 +1,184 @@
+"""Populations drawn from the two-stage prior: exactly where that can be, else by annealing.
+
+theta_1 comes from p1; theta_2 and the negative sample w come from q(. | theta_1), independently.
+Each theta_1 keeps its own draws: weights that compared different theta_1 would tilt their law by
+Z(theta_1), which is another evidence.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from generative import GaussianStage, InvalidInput, LinearGaussianAgreement, TwoStageModel
+from inference.evidence.population import Particles, Recipe, populate
+from inference.kernels import surrogate as surrogates
+from inference.normalizer.annealing import anneal
+from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
+
+_NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
+# A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, is q.
+_EXACT_WITHIN = 0.01
+
+
+class PriorSampler(NamedTuple):
+    """How a population is drawn.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    stand_in : LinearGaussianAgreement or None
+        The law of theta_2 given theta_1, where it was found to be Gaussian.
+    note : str
+        What the reader should know about these draws.
+    """
+
+    recipe: Recipe
+    stand_in: LinearGaussianAgreement | None
+    note: str
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the draws are exact, so that more effort cannot change them."""
+        return self.recipe.negative.is_exact
+
+    def draw(self, key: jax.Array, num_draws: int, num_annealed: int) -> Particles:
+        """Draw a population.
+
+        Parameters
+        ----------
+        key : PRNG key
+        num_draws : int
+        num_annealed : int
+            Particles annealed at each theta_1, of which two are kept; unused where draws are exact.
+
+        Raises
+        ------
+        InvalidInput
+            If L is NaN at a draw, or -infinity at all.
+        """
+        key_1, key_2 = jax.random.split(key)
+        model = self.recipe.model
+        theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (num_draws,))
+        keys = jax.random.split(key_2, num_draws)
+        if self.is_exact:
+            particles = _exact(keys, self.recipe, theta_1)
+        elif self.stand_in is not None:
+            particles = _from_stand_in(keys, model, self.stand_in, theta_1)
+        else:
+            size = largest_divisor(num_draws, MAX_NUMBERS // (num_annealed * model.dimension))
+            particles = _annealed(keys, model, theta_1, num_annealed, size)
+        _check(particles)
+        return particles
+
+
+def prior_sampler(recipe: Recipe, key: jax.Array) -> PriorSampler:
+    """Choose how to draw from the two-stage prior.
+
+    Draws are exact where negative samples are. Else a linear-Gaussian stand-in is fitted to
+    annealed draws, and used if its weights are constant on its own draws (so that it is right
+    where it is) and on the annealed ones (so that it missed nothing they found).
+    """
+    if recipe.negative.is_exact:
+        return PriorSampler(recipe, None, "the two-stage prior was drawn exactly")
+    model = recipe.model
+    if isinstance(model.second_stage, GaussianStage):
+        stand_in, deviation = _stand_in(key, model)
+        if float(deviation) <= _EXACT_WITHIN:
+            note = (
+                "the two-stage prior was drawn from its Gauss-Newton form, found exact within "
+                f"{max(float(deviation), 1e-12):.1g} nats"
+            )
+            return PriorSampler(recipe, stand_in, note)
+    note = "the two-stage prior was drawn by annealing at each theta_1, approximately"
+    return PriorSampler(recipe, None, note)
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _exact(keys: jax.Array, recipe: Recipe, theta_1: Float[Array, "n d"]) -> Particles:
+    model = recipe.model
+    flat, one = surrogates.flat(model), jnp.ones((), theta_1.dtype)
+    nan = jnp.full_like(theta_1[0], jnp.nan)
+
+    def pair(key: jax.Array, theta_1: Array) -> tuple[Array, Array]:
+        draws = [
+            recipe.negative(key, model, theta_1, nan, flat, one, jnp.ones((), int))
+            for key in jax.random.split(key)
+        ]
+        return draws[0][0], draws[1][0]
+
+    theta_2, negative = jax.vmap(pair)(keys, theta_1)
+    return populate(model, theta_1, theta_2, negative)
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _from_stand_in(
+    keys: jax.Array,
+    model: TwoStageModel,
+    stand_in: LinearGaussianAgreement,
+    theta_1: Float[Array, "n d"],
+) -> Particles:
+    key_2, key_w = jax.vmap(jax.random.split, out_axes=1)(keys)
+    sample = jax.vmap(stand_in.sample)
+    return populate(model, theta_1, sample(key_2, theta_1), sample(key_w, theta_1))
+
+
+@partial(jax.jit, static_argnums=(1, 3, 4))
+def _annealed(
+    keys: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array, "n d"],
+    num_annealed: int,
+    in_flight: int,
+) -> Particles:
+    def pair(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
+        found = anneal(x[0], model, x[1], num_annealed).particles
+        # Resampling leaves siblings side by side: keep two that are far apart.
+        return found[0], found[num_annealed // 2]
+
+    theta_2, negative = jax.lax.map(pair, (keys, theta_1), batch_size=in_flight)
+    return populate(model, theta_1, theta_2, negative)
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _stand_in(key: jax.Array, model: TwoStageModel) -> tuple[LinearGaussianAgreement, Array]:
+    """Fit a stand-in for q to annealed draws; with it, the range of its log weights, nats."""
+    key_1, key_anneal, key_fit, key_check = jax.random.split(key, 4)
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_POINTS,))
+    keys = jax.random.split(key_anneal, _NUM_POINTS)
+    found = jax.vmap(lambda k, t: anneal(k, model, t, _DRAWS_PER_POINT).particles)(keys, theta_1)
+    potential = surrogates.agreement_potential(model)
+    draws = found.reshape(-1, model.dimension)
+    stand_in = surrogates.fit(key_fit, model, potential, draws, _NUM_CURVATURE_POINTS)
+
+    def log_weight(theta_2: Array) -> Array:
+        return stand_in.potential(theta_2) - potential.value(theta_2)
+
+    def deviation(key: jax.Array, theta_1: Array, annealed: Array) -> Array:
+        own = jax.vmap(stand_in.sample, (0, None))(jax.random.split(key, len(annealed)), theta_1)
+        log_w = jax.vmap(log_weight)(jnp.concatenate([own, annealed]))
+        return jnp.max(log_w) - jnp.min(log_w)
+
+    keys = jax.random.split(key_check, _NUM_POINTS)
+    spread = jnp.max(jax.vmap(deviation)(keys, theta_1, found))
+    return stand_in, jnp.where(jnp.isfinite(spread), spread, jnp.inf)
+
+
+def _check(particles: Particles) -> None:
+    lost = ~np.isfinite(np.asarray(particles.theta_2)).all(axis=-1)
+    if lost.any():
+        raise InvalidInput(
+            "negative",
+            f"rejection that hit its cap at {int(lost.sum())} of {len(lost)} draws of the prior",
+            "negative=persistent, or a larger rejection_cap",
+        )
+    values = np.asarray(particles.log_likelihood)
+    if np.isnan(values).any():
+        found = f"NaN at {int(np.isnan(values).sum())} of {len(values)} draws of the prior"
+        raise InvalidInput("log_likelihood", found, "numbers of nats")
+    if np.isneginf(values).all() or np.isposinf(values).any():
+        found = f"{values.max()} at draws of the two-stage prior"
+        raise InvalidInput("log_likelihood", found, "finite at some draws, +infinity at none")

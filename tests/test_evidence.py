@@ -1,0 +1,258 @@
+"""Log evidence without Z: exact answers, plateaus, transitions, calibration, and controls."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from generative import GaussianStage, InvalidInput, TwoStageModel, problems
+from generative.setups import set_up
+from inference import HMC, NestedSampling, Result, TemperedSMC, infer
+from inference.evidence import nested, tempered
+from inference.evidence.population import Recipe
+from inference.evidence.prior import prior_sampler
+from inference.evidence.weights import insertion_check, phase_transition, volumes
+from inference.kernels.negative import PersistentNegative, RejectionNegative, choose
+from inference.normalizer.spread import log_of_mean, mean_of_runs
+from tests.oracles import double_well_evidences
+from tests.statistical import FALSE_ALARM_RATE, covers
+
+SMALL = {"max_doublings": 0, "num_runs": 4}
+
+
+def sampler_of(model, negative=None):
+    """A prior sampler with the default choices, or a given negative sampler."""
+    if negative is None:
+        negative, _ = choose(model, "auto", 20_000, 32)
+    return prior_sampler(Recipe(model, negative, 32), jax.random.key(0))
+
+
+def tempered_runs(model, seed, num_runs, num_particles, negative=None):
+    """Independent tempered populations along one plan."""
+    prior = sampler_of(model, negative)
+    stages = tempered.plan(prior, jax.random.key(seed), 4, 16)
+    return tempered.run(prior, jax.random.key(seed + 1000), stages, num_runs, num_particles, 4, 16)
+
+
+def nested_runs(model, seed, num_runs, num_live=50, num_sweeps=8, negative=None):
+    """Independent runs of nested sampling."""
+    prior = sampler_of(model, negative)
+    return nested.run(
+        prior, jax.random.key(seed), num_runs, num_live, num_sweeps, 4, 16, max_nats=200.0
+    )
+
+
+def test_omitting_z_gives_another_evidence(seed):
+    """-1.0521 with Z, -1.7482 without."""
+    model = problems.get("double_well").model
+    ours, omitted, _ = double_well_evidences()
+    found = tempered_runs(model, seed, 8, 128).estimate
+    mistake = tempered_runs(set_up(model, "z-omitted"), seed, 8, 128).estimate
+    for estimate, truth, other in ((found, ours, omitted), (mistake, omitted, ours)):
+        assert estimate.standard_error < 0.1
+        assert abs(estimate.value - truth) < 4 * estimate.standard_error
+        assert abs(estimate.value - other) > 6 * estimate.standard_error
+        assert estimate.lower < truth < estimate.upper
+
+
+@pytest.mark.slow
+def test_three_evidences_are_told_apart(seed):
+    """Ours from Z omitted and from the globally conditioned one: -1.0521, -1.7482, -1.0705."""
+    model = problems.get("double_well").model
+    ours, *others = double_well_evidences()
+    found = tempered_runs(model, seed, 16, 2048).estimate
+    assert found.standard_error < 0.006
+    assert abs(found.value - ours) < 3 * found.standard_error
+    for other in others:
+        assert abs(found.value - other) > 3 * found.standard_error
+
+
+@pytest.mark.parametrize(
+    "form", ["residuals", pytest.param("disagreement", marks=pytest.mark.slow)]
+)
+def test_linear_gaussian_by_smc(seed, form):
+    problem = problems.get("linear_gaussian", d=10, closed_form=False, form=form)
+    found = tempered_runs(problem.model, seed, 8, 128)
+    estimate, truth = found.estimate, problem.truth
+    assert estimate.standard_error <= 0.1
+    assert abs(estimate.value - truth.log_evidence) < 3 * estimate.standard_error
+    assert estimate.lower < truth.log_evidence < estimate.upper
+    means = np.asarray(found.particles.theta_2).mean(axis=1)
+    z = (means.mean(axis=0) - truth.mean_2) / (means.std(axis=0, ddof=1) / np.sqrt(8))
+    assert np.abs(z).max() < stats.t.isf(FALSE_ALARM_RATE / 20, 7)
+
+
+def test_linear_gaussian_by_nested_sampling(seed):
+    problem = problems.get("linear_gaussian", d=10, closed_form=False)
+    found = nested_runs(problem.model, seed, 8)
+    estimate = found.estimate
+    assert estimate.standard_error <= 0.3
+    assert abs(estimate.value - problem.truth.log_evidence) < 3 * estimate.standard_error
+    assert insertion_check(found.log_likelihood, found.birth).passed
+
+
+def test_plain_smc_without_moves_of_theta_1_is_caught(seed):
+    """Control: populations whose theta_1 never moves are wrong by many standard errors."""
+
+    class Frozen(PersistentNegative):
+        def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):
+            return start, jnp.ones((), start.dtype), jnp.zeros((), bool)
+
+    problem = problems.get("linear_gaussian", d=10, closed_form=False)
+    found = tempered_runs(problem.model, seed, 8, 32, negative=Frozen())
+    means = np.asarray(found.particles.theta_1).mean(axis=(0, 1))
+    exact = tempered_runs(problem.model, seed, 8, 128)
+    right = np.asarray(exact.particles.theta_1).mean(axis=1)
+    error = right.std(axis=0, ddof=1) / np.sqrt(8)
+    assert np.abs(right.mean(axis=0) - problem.truth.mean_1).max() < 6 * error.max()
+    assert np.abs(means - problem.truth.mean_1).max() > 6 * error.max()
+    assert found.acceptance_rate.max() == 0
+
+
+@pytest.mark.parametrize(
+    ("backend", "constant"),
+    [
+        (TemperedSMC(max_doublings=0), None),
+        (NestedSampling(max_doublings=0), -3.0),
+        pytest.param(TemperedSMC(max_doublings=0), -3.0, marks=pytest.mark.slow),
+        pytest.param(NestedSampling(max_doublings=0), None, marks=pytest.mark.slow),
+    ],
+)
+def test_null_data_and_constant_likelihood(backend, constant, seed):
+    data = {} if constant is None else {"log_likelihood": lambda theta: jnp.asarray(constant)}
+    model = TwoStageModel(
+        jnp.zeros(2),
+        GaussianStage(1.0),
+        GaussianStage(0.5),
+        disagreement=lambda theta: 0.5 * jnp.sum(theta**2),
+        **data,
+    )
+    run = infer(model, backend, seed=seed, progress=False)
+    assert run.log_evidence.value == pytest.approx(constant or 0.0, abs=1e-5)
+    assert run.log_evidence.standard_error < 1e-5
+    assert run.result is Result.converged, [c for c in run.checks if not c.passed]
+
+
+@pytest.mark.slow
+def test_phase_transition_is_crossed_and_reported(seed):
+    """Nested sampling finds the spike; tempering does not, and disagrees by many errors."""
+    problem = problems.get("spike_and_slab", d=8, closed_form=True)
+    truth = problem.truth.log_evidence
+    found = infer(problem.model, NestedSampling(**SMALL), seed=seed, progress=False)
+    assert abs(found.log_evidence.value - truth) < 3 * found.log_evidence.standard_error
+    assert any("phase transition" in note for note in found.notes)
+    plain = tempered_runs(problem.model, seed, 4, 128).estimate
+    assert abs(plain.value - truth) > 10 * plain.standard_error
+
+
+def test_transition_of_a_known_shape():
+    """A concave L has none; a step of height h at depth s has one, at power near s / h."""
+    depth = np.linspace(0.01, 40, 4000)
+    assert phase_transition(-np.exp(-depth / 5), -depth) is None
+    found = phase_transition(np.where(depth < 30, 0.0, 60.0) + 1e-3 * depth, -depth)
+    assert found is not None and found.power == pytest.approx(0.5, rel=0.05)
+    assert found.barrier == pytest.approx(30, rel=0.1)
+
+
+def test_volumes_of_a_constant_likelihood_sum_to_one():
+    rng = np.random.default_rng(0)
+    values = np.sort(rng.uniform(size=200)) * 1e-9
+    found = volumes(values, np.full(200, -np.inf))
+    assert np.logaddexp.reduce(found.log_weight) == pytest.approx(0, abs=1e-6)
+
+
+def books_of_nested_sampling(rng, reach):
+    """Nested sampling of a uniform L in [0, 1]; new points reach a share of what is left."""
+    live, birth = rng.uniform(size=50), np.full(50, -np.inf)
+    values, births = [], []
+    for _ in range(1000):
+        lowest = int(np.argmin(live))
+        floor = live[lowest]
+        values.append(floor)
+        births.append(birth[lowest])
+        live[lowest], birth[lowest] = floor + (1 - floor) * reach * rng.uniform(), floor
+    return np.append(values, live)[None], np.append(births, birth)[None]
+
+
+def test_insertion_ranks_catch_points_that_do_not_fill_the_volume(seed):
+    rng = np.random.default_rng(seed)
+    assert insertion_check(*books_of_nested_sampling(rng, 1.0)).passed
+    assert not insertion_check(*books_of_nested_sampling(rng, 0.9)).passed
+
+
+def test_bad_likelihoods_are_refused_before_anything_runs():
+    def model(log_likelihood):
+        return TwoStageModel(
+            jnp.zeros(1),
+            GaussianStage(1.0),
+            GaussianStage(0.5),
+            disagreement=lambda theta: 0.5 * jnp.sum(theta**2),
+            log_likelihood=log_likelihood,
+        )
+
+    def nan_above(theta):
+        return jnp.where(theta[0] > 0.1, jnp.nan, 0.0)
+
+    def nowhere(theta):
+        return jnp.where(theta[0] == 0, 0.0, -jnp.inf)
+
+    for backend in (TemperedSMC(**SMALL), NestedSampling(**SMALL)):
+        for bad, found in ((nan_above, "NaN"), (nowhere, "-inf")):
+            with pytest.raises(InvalidInput, match=found):
+                infer(model(bad), backend, progress=False)
+
+
+def test_hmc_brings_an_evidence_that_agrees(seed):
+    problem = problems.get("double_well")
+    run = infer(problem.model, HMC(num_draws=400), seed=seed, progress=False)
+    estimate = run.log_evidence
+    assert abs(estimate.value - problem.truth.log_evidence) < 3 * estimate.standard_error
+    assert estimate.standard_error < 0.1
+    skipped = HMC(num_draws=400, evidence_particles=0)
+    assert skipped.log_evidence(problem.model, None, None, False)[0] is None
+
+
+def test_weighted_draws_give_the_evidence(seed):
+    problem = problems.get("double_well")
+    for backend in (TemperedSMC(**SMALL), NestedSampling(**SMALL)):
+        run = infer(problem.model, backend, seed=seed, progress=False)
+        log_weight = run.tree["weighted_sample_stats"]["log_weight"].values
+        mean = np.logaddexp.reduce(log_weight) - np.log(len(log_weight))
+        assert abs(mean - run.log_evidence.value) < 2 * run.log_evidence.standard_error
+        theta = run.tree["weighted_posterior"]["theta_2"].values[:, 0]
+        weights = np.exp(log_weight - log_weight.max())
+        assert np.average(theta, weights=weights) == pytest.approx(
+            float(problem.truth.mean_2[0]), abs=0.1
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [2, 10])
+def test_tempered_error_is_calibrated(seed, d):
+    """100 estimates of 8 runs each; half their errors must not pass."""
+    problem = problems.get("linear_gaussian", d=d, closed_form=False)
+    runs = tempered_runs(problem.model, seed, 800, 64).log_evidence.reshape(100, 8)
+    value, error = log_of_mean(runs)
+    assert covers(value, error, problem.truth.log_evidence)
+    assert not covers(value, error / 2, problem.truth.log_evidence)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [2, 10])
+def test_nested_error_is_calibrated(seed, d):
+    """100 estimates of 8 runs each; half their errors must not pass."""
+    problem = problems.get("linear_gaussian", d=d, closed_form=False)
+    runs = nested_runs(problem.model, seed, 800).log_evidence.reshape(100, 8)
+    value, error = mean_of_runs(runs)
+    assert covers(value, error, problem.truth.log_evidence)
+    assert not covers(value, error / 2, problem.truth.log_evidence)
+
+
+@pytest.mark.slow
+def test_rejection_and_persistent_negatives_agree(seed):
+    model = problems.get("rotated_wells", d=3).model
+    exact = tempered_runs(model, seed, 16, 512, RejectionNegative()).estimate
+    lagging = tempered_runs(model, seed + 1, 16, 512, PersistentNegative()).estimate
+    error = np.hypot(exact.standard_error, lagging.standard_error)
+    assert abs(exact.value - lagging.value) < 4 * error and error < 0.05
