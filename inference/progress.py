@@ -5,7 +5,7 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: float, label: str, shown: bool, unit: str = "step") -> tqdm:
+def progress_bar(total: float | None, label: str, shown: bool, unit: str = "step") -> tqdm:
     """Return a bar on standard error that disappears when it is done."""
     return tqdm(
         total=total,

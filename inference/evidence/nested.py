@@ -137,7 +137,7 @@ def run(
     max_chunks = int(np.ceil(max_nats * num_live / settings.num_delete / _CHUNK))
     dead: list[tuple] = []
     infos: list[ConstrainedInfo] = []
-    with progress_bar(max_nats, "nested sampling", progress, unit="nat") as bar:
+    with progress_bar(None, "nested sampling", progress, unit="nat") as bar:
         for index in range(max_chunks):
             key_fit, *keys = jax.random.split(jax.random.fold_in(key, index), num_runs + 1)
             tuning = _refitted(key_fit, settings.recipe, state, tuning)

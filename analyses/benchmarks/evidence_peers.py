@@ -1,0 +1,184 @@
+"""Log evidence by others, out of the box, on models whose log Z is known to them."""
+
+import time
+from collections.abc import Callable
+
+import blackjax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.ns.utils import finalise, log_weights
+from jax.scipy.special import logsumexp
+from numpyro.infer import MCMC, NUTS
+from scipy.special import logsumexp as numpy_logsumexp
+from scipy.stats import multivariate_normal, norm
+
+from analyses.benchmarks.normalizer_peers import Peer
+from generative import InvalidInput, TwoStageModel, two_stage
+from generative.problems import Problem
+
+try:
+    import dynesty
+except ModuleNotFoundError:
+    raise InvalidInput("benchmark", "dynesty is not installed", "concord[test]") from None
+
+_NUM_LIVE, _NUM_DELETE = 1000, 100
+_MAX_STEPS = 100_000
+_BRIDGE_DRAWS, _BRIDGE_ITERATIONS = 4000, 200
+
+
+def _truth(problem: Problem) -> float:
+    assert problem.truth.log_evidence is not None
+    return problem.truth.log_evidence
+
+
+def _log_prior(model: TwoStageModel) -> Callable[[jax.Array], jax.Array]:
+    """Log density of the two-stage prior at a vector (2 d,), with its exact log Z."""
+    log_z = model.agreement.log_normalizer
+    assert log_z is not None
+
+    def log_prior(both: jax.Array) -> jax.Array:
+        theta_1, theta_2 = jnp.split(both, 2)
+        first = model.first_stage.around(model.theta_0).log_prob(theta_1)
+        second = model.second_stage.around(theta_1).log_prob(theta_2)
+        penalty = model.agreement.strength * model.agreement.disagreement(theta_2)
+        return first + second - penalty - log_z(theta_1)
+
+    return log_prior
+
+
+def _prior_draws(model: TwoStageModel, key: jax.Array, number: int) -> jax.Array:
+    law = model.agreement.closed_form
+    assert law is not None
+    key_1, key_2 = jax.random.split(key)
+    theta_1 = model.first_stage.around(model.theta_0).sample(key_1, (number,))
+    theta_2 = jax.vmap(law.sample)(jax.random.split(key_2, number), theta_1)
+    return jnp.concatenate([theta_1, theta_2], axis=1)
+
+
+def blackjax_nss(problem: Problem, limit: float) -> Peer:
+    """BlackJAX nested slice sampling of (theta_1, theta_2)."""
+    model = problem.model
+    dimension = 2 * model.dimension
+    algorithm = blackjax.nss(
+        logprior_fn=_log_prior(model),
+        loglikelihood_fn=lambda both: model.log_likelihood(jnp.split(both, 2)[1]),
+        num_delete=_NUM_DELETE,
+        num_inner_steps=2 * dimension,
+    )
+    key, key_start = jax.random.split(jax.random.key(0))
+    state = algorithm.init(_prior_draws(model, key_start, _NUM_LIVE))
+    step = jax.jit(algorithm.step)
+    jax.block_until_ready(step(key, state))
+    dead, start = [], time.perf_counter()
+    for _ in range(_MAX_STEPS):
+        key, key_step = jax.random.split(key)
+        state, info = step(key_step, state)
+        dead.append(info)
+        if float(state.integrator.logZ_live - state.integrator.logZ) < -3:
+            break
+        if time.perf_counter() - start > limit:
+            return Peer(np.nan, np.nan, time.perf_counter() - start, False)
+    seconds = time.perf_counter() - start
+    weights = log_weights(key, finalise(state, dead, update_info=False))
+    values = np.asarray(logsumexp(weights, axis=0))
+    return Peer(abs(values.mean() - _truth(problem)), float(values.std()), seconds, True)
+
+
+def dynesty_rslice(problem: Problem, limit: float) -> Peer:
+    """Dynesty's static nested sampler, with random slices and the exact prior transform."""
+    model = problem.model
+    law = model.agreement.closed_form
+    assert law is not None
+    d = model.dimension
+    # theta_2 given theta_1 is N(G theta_1 + g, Sq): a Cholesky factor maps normals to it.
+    identity = np.eye(d)
+    root = np.linalg.cholesky(np.asarray(jax.vmap(law.covariance)(identity)))
+    gain = np.asarray(jax.vmap(law.gain)(identity)).T
+    shift = np.asarray(law.mean(jnp.zeros(d)))
+    scale, origin = np.asarray(model.first_stage.scale), np.asarray(model.space.origin)
+    log_l = jax.jit(model.log_likelihood)
+
+    def transform(u: np.ndarray) -> np.ndarray:
+        first, second = np.split(norm.ppf(u), 2)
+        theta_1 = origin + scale * first
+        return np.concatenate([theta_1, gain @ theta_1 + shift + root @ second])
+
+    def log_likelihood(both: np.ndarray) -> float:
+        return float(log_l(both[d:]))
+
+    log_likelihood(np.zeros(2 * d))
+    sampler = dynesty.NestedSampler(
+        log_likelihood,
+        transform,
+        2 * d,
+        sample="rslice",
+        nlive=500,
+        rstate=np.random.default_rng(0),
+    )
+    start = time.perf_counter()
+    for _ in sampler.sample(dlogz=0.5):
+        if time.perf_counter() - start > limit:
+            return Peer(np.nan, np.nan, time.perf_counter() - start, False)
+    for _ in sampler.add_live_points():
+        pass
+    seconds = time.perf_counter() - start
+    results = sampler.results
+    error = abs(results.logz[-1] - _truth(problem))
+    return Peer(error, float(results.logzerr[-1]), seconds, True)
+
+
+def nuts_bridge(problem: Problem, limit: float) -> Peer:
+    """NumPyro's NUTS, then bridge sampling from a Gaussian fitted to half of each chain's draws.
+
+    X.-L. Meng and W. H. Wong, Statistica Sinica 6 (1996). Each of four chains gives an estimate.
+    """
+    model = problem.model
+    mcmc = MCMC(
+        NUTS(two_stage),
+        num_warmup=500,
+        num_samples=1000,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    log_prior = _log_prior(model)
+    log_density = jax.jit(
+        jax.vmap(lambda both: log_prior(both) + model.log_likelihood(jnp.split(both, 2)[1]))
+    )
+    for seed in (0, 1):  # the first run compiles
+        start = time.perf_counter()
+        mcmc.run(jax.random.key(seed), model)
+        found = mcmc.get_samples(group_by_chain=True)
+        chains = np.concatenate([found["theta_1"], found["theta_2"]], axis=-1)
+        values = [_bridge(chain, log_density, index) for index, chain in enumerate(chains)]
+        seconds = time.perf_counter() - start
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Peer(abs(float(np.mean(values)) - _truth(problem)), error, seconds, True)
+
+
+def _bridge(draws: np.ndarray, log_density: Callable[[np.ndarray], jax.Array], seed: int) -> float:
+    half = len(draws) // 2
+    fitted, kept = draws[:half], draws[half:]
+    proposal = multivariate_normal(fitted.mean(axis=0), np.cov(fitted.T), allow_singular=True)
+    fresh = proposal.rvs(_BRIDGE_DRAWS, random_state=seed)
+    ratio_kept = np.asarray(log_density(kept)) - proposal.logpdf(kept)
+    ratio_fresh = np.asarray(log_density(fresh)) - proposal.logpdf(fresh)
+    share = np.log(len(kept)), np.log(len(fresh))
+    value = float(np.median(ratio_kept))
+    for _ in range(_BRIDGE_ITERATIONS):
+        below = np.logaddexp(share[0] + ratio_fresh, share[1] + value)
+        above = np.logaddexp(share[0] + ratio_kept, share[1] + value)
+        numerator = numpy_logsumexp(ratio_fresh - below) - share[1]
+        denominator = numpy_logsumexp(-above) - share[0]
+        value, old = float(numerator - denominator), value
+        if abs(value - old) < 1e-10:
+            break
+    return value
+
+
+PEERS: dict[str, Callable[[Problem, float], Peer]] = {
+    "BlackJAX nss": blackjax_nss,
+    "dynesty rslice": dynesty_rslice,
+    "NUTS, bridge": nuts_bridge,
+}
