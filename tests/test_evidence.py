@@ -1,18 +1,22 @@
 """Log evidence without Z: exact answers, plateaus, transitions, calibration, and controls."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
-from inference import HMC, NestedSampling, Result, TemperedSMC, infer
+from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.evidence import nested, tempered
 from inference.evidence.population import Recipe
 from inference.evidence.prior import prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
+from inference.export import to_anesthetic
 from inference.kernels.negative import PersistentNegative, RejectionNegative, choose
 from inference.normalizer.spread import log_of_mean, mean_of_runs
 from tests.oracles import double_well_evidences
@@ -225,6 +229,22 @@ def test_weighted_draws_give_the_evidence(seed):
         assert np.average(theta, weights=weights) == pytest.approx(
             float(problem.truth.mean_2[0]), abs=0.1
         )
+
+
+def test_export_needs_points_with_births_and_anesthetic():
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset()})
+    with pytest.raises(InvalidInput, match="nested backend"):
+        to_anesthetic(Run(tree, Result.converged))
+    one = {"birth": ("sample", np.full(3, -np.inf)), "log_likelihood": ("sample", np.arange(3.0))}
+    theta = {name: (("sample", "parameter"), np.zeros((3, 1))) for name in ("theta_1", "theta_2")}
+    tree["weighted_sample_stats"] = xr.DataTree(xr.Dataset(one))
+    tree["weighted_posterior"] = xr.DataTree(xr.Dataset(theta, coords={"parameter": ["t"]}))
+    run = Run(tree, Result.converged)
+    if importlib.util.find_spec("anesthetic") is None:
+        with pytest.raises(InvalidInput, match="not installed"):
+            to_anesthetic(run)
+    else:
+        assert len(to_anesthetic(run)) == 3
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pydantic import Field
 from generative import TwoStageModel, simulate
 from inference import Backend, Check
 from inference.backends.base import Draws
-from inference.backends.hmc import describe
+from inference.kernels.density import describe
 
 
 class Resampling(Backend):
