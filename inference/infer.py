@@ -114,7 +114,7 @@ def _infer(
     configuration: dict[str, Any],
 ) -> Run:
     key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
-    key_evidence = jax.random.fold_in(key_cost, 1)
+    key_evidence = jax.random.fold_in(jax.random.key(seed), 3)
     draws = backend.draw(model, key_draw, progress)
     answered = answers(model, draws.values["theta_2"])
     checks = check_chains(judged(model, draws.values, answered)) + draws.checks

@@ -17,19 +17,23 @@ from inference.evidence.population import Recipe
 from inference.evidence.prior import prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
 from inference.export import to_anesthetic
-from inference.kernels.negative import PersistentNegative, RejectionNegative, choose
+from inference.kernels.negative import (
+    PersistentNegative,
+    ReferenceNegative,
+    RejectionNegative,
+)
 from inference.normalizer.spread import log_of_mean, mean_of_runs
 from tests.oracles import double_well_evidences
 from tests.statistical import FALSE_ALARM_RATE, covers
 
 SMALL = {"max_doublings": 0, "num_runs": 4}
+SIGMAS = 5.0  # of an error from 8 runs: a false alarm in 2000
 
 
 def sampler_of(model, negative=None):
-    """A prior sampler with the default choices, or a given negative sampler."""
-    if negative is None:
-        negative, _ = choose(model, "auto", 20_000, 32)
-    return prior_sampler(Recipe(model, negative, 32), jax.random.key(0))
+    """A prior sampler with persistent negative samples, or given ones."""
+    recipe = Recipe(model, negative or PersistentNegative(), 32)
+    return prior_sampler(recipe, jax.random.key(0))
 
 
 def tempered_runs(model, seed, num_runs, num_particles, negative=None):
@@ -66,10 +70,10 @@ def test_three_evidences_are_told_apart(seed):
     model = problems.get("double_well").model
     ours, *others = double_well_evidences()
     found = tempered_runs(model, seed, 16, 2048).estimate
-    assert found.standard_error < 0.006
-    assert abs(found.value - ours) < 3 * found.standard_error
+    assert found.standard_error < 0.0045
+    assert abs(found.value - ours) < SIGMAS * found.standard_error
     for other in others:
-        assert abs(found.value - other) > 3 * found.standard_error
+        assert abs(found.value - ours) < abs(found.value - other) / 2
 
 
 @pytest.mark.parametrize(
@@ -80,7 +84,7 @@ def test_linear_gaussian_by_smc(seed, form):
     found = tempered_runs(problem.model, seed, 8, 128)
     estimate, truth = found.estimate, problem.truth
     assert estimate.standard_error <= 0.1
-    assert abs(estimate.value - truth.log_evidence) < 3 * estimate.standard_error
+    assert abs(estimate.value - truth.log_evidence) < SIGMAS * estimate.standard_error
     assert estimate.lower < truth.log_evidence < estimate.upper
     means = np.asarray(found.particles.theta_2).mean(axis=1)
     z = (means.mean(axis=0) - truth.mean_2) / (means.std(axis=0, ddof=1) / np.sqrt(8))
@@ -92,26 +96,17 @@ def test_linear_gaussian_by_nested_sampling(seed):
     found = nested_runs(problem.model, seed, 8)
     estimate = found.estimate
     assert estimate.standard_error <= 0.3
-    assert abs(estimate.value - problem.truth.log_evidence) < 3 * estimate.standard_error
+    assert abs(estimate.value - problem.truth.log_evidence) < SIGMAS * estimate.standard_error
     assert insertion_check(found.log_likelihood, found.birth).passed
 
 
-def test_plain_smc_without_moves_of_theta_1_is_caught(seed):
-    """Control: populations whose theta_1 never moves are wrong by many standard errors."""
-
-    class Frozen(PersistentNegative):
-        def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):
-            return start, jnp.ones((), start.dtype), jnp.zeros((), bool)
-
-    problem = problems.get("linear_gaussian", d=10, closed_form=False)
-    found = tempered_runs(problem.model, seed, 8, 32, negative=Frozen())
-    means = np.asarray(found.particles.theta_1).mean(axis=(0, 1))
-    exact = tempered_runs(problem.model, seed, 8, 128)
-    right = np.asarray(exact.particles.theta_1).mean(axis=1)
-    error = right.std(axis=0, ddof=1) / np.sqrt(8)
-    assert np.abs(right.mean(axis=0) - problem.truth.mean_1).max() < 6 * error.max()
-    assert np.abs(means - problem.truth.mean_1).max() > 6 * error.max()
-    assert found.acceptance_rate.max() == 0
+def test_a_stand_in_is_believed_only_where_agreement_is_quadratic():
+    """A kink beyond two standard deviations, or wells, must not pass for a quadratic."""
+    hidden = problems.get("linear_gaussian", d=3, closed_form=False).model
+    assert isinstance(sampler_of(hidden).recipe.negative, ReferenceNegative)
+    kinked = hidden.replace(residuals=lambda theta: jnp.where(theta > 2.5, 2 * theta - 2.5, theta))
+    for model in (kinked, problems.get("rotated_wells", d=3).model):
+        assert isinstance(sampler_of(model).recipe.negative, PersistentNegative)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +139,7 @@ def test_phase_transition_is_crossed_and_reported(seed):
     problem = problems.get("spike_and_slab", d=8, closed_form=True)
     truth = problem.truth.log_evidence
     found = infer(problem.model, NestedSampling(**SMALL), seed=seed, progress=False)
-    assert abs(found.log_evidence.value - truth) < 3 * found.log_evidence.standard_error
+    assert abs(found.log_evidence.value - truth) < SIGMAS * found.log_evidence.standard_error
     assert any("phase transition" in note for note in found.notes)
     plain = tempered_runs(problem.model, seed, 4, 128).estimate
     assert abs(plain.value - truth) > 10 * plain.standard_error
@@ -185,6 +180,22 @@ def test_insertion_ranks_catch_points_that_do_not_fill_the_volume(seed):
     assert not insertion_check(*books_of_nested_sampling(rng, 0.9)).passed
 
 
+def test_likelihood_without_support_on_most_of_the_prior(seed):
+    """L = 0 on a tenth of the prior and -infinity elsewhere: the evidence is log(1 / 10)."""
+    beyond = stats.norm.isf(0.1) * np.sqrt(1.25)
+    model = TwoStageModel(
+        jnp.zeros(1),
+        GaussianStage(1.0),
+        GaussianStage(0.5),
+        disagreement=lambda theta: 0.0 * theta[0],
+        log_likelihood=lambda theta: jnp.where(theta[0] > beyond, 0.0, -jnp.inf),
+    )
+    for found in (nested_runs(model, seed, 8), tempered_runs(model, seed, 8, 512)):
+        estimate = found.estimate
+        assert estimate.standard_error < 0.2
+        assert abs(estimate.value - np.log(0.1)) < SIGMAS * estimate.standard_error
+
+
 def test_bad_likelihoods_are_refused_before_anything_runs():
     def model(log_likelihood):
         return TwoStageModel(
@@ -211,7 +222,7 @@ def test_hmc_brings_an_evidence_that_agrees(seed):
     problem = problems.get("double_well")
     run = infer(problem.model, HMC(num_draws=400), seed=seed, progress=False)
     estimate = run.log_evidence
-    assert abs(estimate.value - problem.truth.log_evidence) < 3 * estimate.standard_error
+    assert abs(estimate.value - problem.truth.log_evidence) < SIGMAS * estimate.standard_error
     assert estimate.standard_error < 0.1
     skipped = HMC(num_draws=400, evidence_particles=0)
     assert skipped.log_evidence(problem.model, None, None, False)[0] is None

@@ -20,6 +20,7 @@ from inference.functionals import functionals
 
 _HIDDEN: dict[str, Any] = {"closed_form": False}
 _SMC = TemperedSMC(max_doublings=0)
+_EVIDENCE_ONLY = TemperedSMC(max_doublings=0, num_draws=128)
 _NESTED = NestedSampling(max_doublings=0)
 _CASES: list[tuple[str, dict[str, Any], tuple[Backend, ...]]] = [
     ("linear_gaussian", {"d": 2} | _HIDDEN, (_SMC, _NESTED)),
@@ -47,7 +48,7 @@ _AGREEMENT: list[tuple[str, dict[str, Any], dict[str, Backend]]] = [
     ),
 ]
 _LARGEST_DIFFERENCE = 4.0  # combined standard errors
-_PEER_SECONDS = {10: 60.0, 25: 120.0, 50: 300.0}
+_PEER_SECONDS = {10: 60.0, 25: 120.0, 50: 400.0}
 
 
 def main(out: Path | None) -> int:
@@ -60,10 +61,10 @@ def main(out: Path | None) -> int:
 
 
 def _timed(problem: Problem, backend: Backend) -> tuple[Estimate, float]:
-    """Second of two runs, so that compilation is over; checks by doubling not counted."""
-    for seed in (0, 1):
+    """Second of two equal runs, so that compilation is over; checks by doubling not counted."""
+    for _ in range(2):
         start = time.perf_counter()
-        draws = backend.draw(problem.model, jax.random.key(seed), False)
+        draws = backend.draw(problem.model, jax.random.key(1), False)
         seconds = time.perf_counter() - start
     assert draws.log_evidence is not None
     return draws.log_evidence, seconds
@@ -102,7 +103,7 @@ def _against_peers() -> str:
         hidden = problems.get("linear_gaussian", d=d, **_HIDDEN)
         truth = float(hidden.truth.log_evidence)  # type: ignore[arg-type]
         found = {}
-        for label, backend in (("concord SMC", _SMC), ("concord nested", _NESTED)):
+        for label, backend in (("concord SMC", _EVIDENCE_ONLY), ("concord nested", _NESTED)):
             estimate, seconds = _timed(hidden, backend)
             error = abs(estimate.value - truth)
             found[label] = Peer(error, float(estimate.standard_error), seconds, True)
@@ -111,7 +112,7 @@ def _against_peers() -> str:
         for label, sampler in peers.PEERS.items():
             found[label] = sampler(given, limit)
         base = found["BlackJAX nss"]
-        target = max(base.error, base.standard_error) if base.finished else 0.3
+        target = base.standard_error if base.finished else 0.3
         for label, peer in found.items():
             rows.append([str(d), str(2 * d), label, *_cells(peer, target, base)])
             print(" ".join(rows[-1]), flush=True)
@@ -128,11 +129,13 @@ def _cells(peer: Peer, target: float, base: Peer) -> list[str]:
 
 _PEERS_NOTE = (
     "Linear-Gaussian; Concord does not know Z, its peers are given it exactly. BlackJAX `nss` with "
-    "1000 live points and 2 x (joint dimension) slices; dynesty with `rslice` and 500 live points; "
-    "NumPyro's NUTS (4 chains of 1000 draws) with Gaussian bridge sampling. Time at nss's error "
-    "scales with the inverse square of the larger of error and standard error, to a tenth of the "
-    "run at the least; the ratio is to the time of nss (where it did not finish: to its limit, at "
-    "0.3 nats).\n\n"
+    "1000 live points and 2 x (joint dimension) slices; dynesty with `rslice` and 500 live points, "
+    "stopped after 60 s; NumPyro's NUTS (4 chains of 1000 draws) with Gaussian bridge sampling. "
+    "Concord's times hold the pilot, and for SMC no draws beyond the last populations. Time at "
+    "nss's standard error scales with the inverse square of the larger of error and standard "
+    "error, to a tenth of the run at the least; the ratio is to the time of nss (where it did not "
+    "finish: to its limit, at 0.3 nats). Concord's populations found this agreement to be "
+    "quadratic, so that their negative samples are exact.\n\n"
 )
 
 

@@ -24,6 +24,7 @@ except ModuleNotFoundError:
 
 _NUM_LIVE, _NUM_DELETE = 1000, 100
 _MAX_STEPS = 100_000
+_DYNESTY_SECONDS = 60.0  # ten times too few beyond joint dimension 20
 _BRIDGE_DRAWS, _BRIDGE_ITERATIONS = 4000, 200
 
 
@@ -118,7 +119,7 @@ def dynesty_rslice(problem: Problem, limit: float) -> Peer:
     )
     start = time.perf_counter()
     for _ in sampler.sample(dlogz=0.5):
-        if time.perf_counter() - start > limit:
+        if time.perf_counter() - start > min(limit, _DYNESTY_SECONDS):
             return Peer(np.nan, np.nan, time.perf_counter() - start, False)
     for _ in sampler.add_live_points():
         pass

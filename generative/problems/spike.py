@@ -22,7 +22,7 @@ def spike_and_slab(
     """Return exp L = exp(-|t|^2 / (2 slab^2)) + h exp(-|t|^2 / (2 spike^2)).
 
     The height h gives the spike exp(log_odds) times the slab's evidence. At a lower power of the
-    likelihood it holds almost nothing, and no tempered population ever meets it.
+    likelihood it holds almost nothing, and beyond a few dimensions no tempered population meets it.
 
     Parameters
     ----------

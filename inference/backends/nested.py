@@ -16,6 +16,7 @@ from inference.evidence.nested import NestedRuns, run
 from inference.evidence.population import described
 from inference.evidence.prior import PriorSampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
+from inference.kernels.constrained import WORTHLESS
 
 
 class NestedSampling(PopulationBackend):
@@ -53,11 +54,12 @@ class NestedSampling(PopulationBackend):
     max_nats: float = Field(500.0, gt=0)
 
     def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, progress: bool) -> Draws:
+        key, key_again = jax.random.split(key)
         found = self._runs(prior, key, effort, self.num_live, progress)
         needed = (found.estimate.standard_error / self.target_standard_error) ** 2
         if 1 < needed < np.inf and self.num_live < self.max_live:
             num_live = min(self.max_live, int(np.ceil(1.5 * needed * self.num_live)))
-            found = self._runs(prior, jax.random.fold_in(key, 1), effort, num_live, progress)
+            found = self._runs(prior, key_again, effort, num_live, progress)
         runs = zip(found.log_likelihood, found.birth, strict=True)
         chains = [_equal_weight(*one) for one in runs]
         length = min(map(len, chains))
@@ -135,6 +137,7 @@ def _weighted(found: NestedRuns) -> dict[str, np.ndarray]:
     # The log of the mean of the weights is the log evidence, as for SMC.
     log_weight[merged.order] = merged.log_weight + np.log(len(values))
     run = np.repeat(np.arange(len(found.birth)), found.birth.shape[1])
+    values = np.where(values <= -WORTHLESS, -np.inf, values)
     statistics = {"log_likelihood": values, "log_weight": log_weight, "birth": birth, "run": run}
     return weighted(found.theta_1, found.theta_2, statistics)
 

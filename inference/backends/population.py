@@ -12,9 +12,17 @@ from inference.backends.base import Backend, Draws
 from inference.checks import Check
 from inference.doubling import Doubling, compare
 from inference.evidence.population import Recipe
-from inference.evidence.prior import PriorSampler, prior_sampler
+from inference.evidence.prior import PriorSampler, RejectionCapped, prior_sampler
 from inference.functionals import functionals
-from inference.kernels.negative import NegativeChoice, choose
+from inference.kernels.negative import (
+    NegativeChoice,
+    NegativeSampler,
+    PersistentNegative,
+    RejectionNegative,
+    choose,
+)
+
+NEGATIVES = "negative_samples"
 
 
 class PopulationBackend(Backend):
@@ -59,11 +67,31 @@ class PopulationBackend(Backend):
     def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
         sampler, note = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
-        key, key_prior = jax.random.split(key)
+        try:
+            draws = self._doubled(model, sampler, key, progress)
+            failed = not all(check.passed for check in draws.checks if check.name == NEGATIVES)
+        except RejectionCapped:
+            if self.negative != "auto":
+                raise
+            failed = True
+        if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
+            # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
+            note = "rejection hit its cap; negative samples are persistent instead"
+            sampler = PersistentNegative(self.max_num_steps)
+            draws = self._doubled(model, sampler, key, progress)
+        draws.notes.insert(0, note)
+        return draws
+
+    def _doubled(
+        self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, progress: bool
+    ) -> Draws:
+        """Draw, and draw with twice the effort until that changes nothing."""
+        key, key_prior, key_doubling = jax.random.split(key, 3)
         prior = prior_sampler(Recipe(model, sampler, self.max_num_steps), key_prior)
         draws = self._attempt(prior, key, 1, progress)
+        draws.checks += prior.checks(draws.values["theta_2"])
         for doubling in range(0 if prior.is_exact else self.max_doublings):
-            key_again = jax.random.fold_in(key, doubling)
+            key_again = jax.random.fold_in(key_doubling, doubling)
             doubled = self._attempt(prior, key_again, 2 ** (doubling + 1), progress)
             doubled.doubling = _compared(model, draws, doubled, self.num_moves * 2**doubling)
             draws = doubled
@@ -71,7 +99,7 @@ class PopulationBackend(Backend):
                 break
         if draws.doubling is not None:
             draws.checks.append(draws.doubling.check)
-        draws.notes = [note, prior.note, *draws.notes]
+        draws.notes.insert(0, prior.note)
         return draws
 
     @abstractmethod
@@ -82,7 +110,7 @@ class PopulationBackend(Backend):
 def negative_check(num_failed: int) -> Check:
     """Check that every negative sample was found."""
     return Check(
-        "negative_samples",
+        NEGATIVES,
         num_failed == 0,
         f"{num_failed} rejection caps hit; raise rejection_cap or use negative=persistent",
     )

@@ -4,13 +4,14 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from generative import TwoStageModel
+from generative import InvalidInput, TwoStageModel
 from inference.doubling import compare
 from inference.estimate import Estimate
 from inference.evidence.population import Recipe, described
-from inference.evidence.prior import prior_sampler
-from inference.evidence.tempered import plan, run
+from inference.evidence.prior import RejectionCapped, prior_sampler
+from inference.evidence.tempered import TemperedRuns, plan, run
 from inference.functionals import functionals
+from inference.kernels.negative import PersistentNegative
 
 _NUM_RUNS, _NUM_ANNEALED = 8, 16
 
@@ -24,6 +25,9 @@ def log_evidence_beside(
     progress: bool,
 ) -> tuple[Estimate | None, str]:
     """Estimate log p(data), unless the populations contradict the chains.
+
+    Agreement shows that both describe the same region, not that there is no other: a phase that
+    neither visits is seen by nested sampling alone.
 
     Parameters
     ----------
@@ -46,14 +50,17 @@ def log_evidence_beside(
     model: TwoStageModel = recipe.model
     if model.is_null:
         return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
-    key_prior, key_plan, key_run = jax.random.split(key, 3)
-    prior = prior_sampler(recipe, key_prior)
-    effort = (num_moves, _NUM_ANNEALED, progress)
-    stages = plan(prior, key_plan, *effort)
-    found = run(prior, key_run, stages, _NUM_RUNS, num_particles, *effort)
+    try:
+        found, note = _populations(recipe, key, num_particles, num_moves, progress)
+    except RejectionCapped:
+        recipe = recipe._replace(negative=PersistentNegative(recipe.max_num_steps))
+        found, note = _populations(recipe, key, num_particles, num_moves, progress)
+        note += "; rejection hit its cap there, and negative samples were persistent"
+    except InvalidInput as error:
+        return None, f"log evidence: not estimated, since populations cannot start: {error}"
     particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
     check = compare(
-        functionals(model, values), functionals(model, particles), num_moves, _NUM_RUNS - 1
+        functionals(model, values), functionals(model, particles), num_moves, 2 * (_NUM_RUNS - 1)
     ).check
     if not check.passed:
         return None, (
@@ -62,5 +69,18 @@ def log_evidence_beside(
         )
     return found.estimate, (
         f"log evidence: by tempered SMC, {_NUM_RUNS} runs of {num_particles} particles, whose last "
-        f"populations agree with the chains; {prior.note}"
+        f"populations agree with the chains; {note}"
     )
+
+
+def _populations(
+    recipe: Recipe, key: Array, num_particles: int, num_moves: int, progress: bool
+) -> tuple[TemperedRuns, str]:
+    key_prior, key_plan, key_run = jax.random.split(key, 3)
+    prior = prior_sampler(recipe, key_prior)
+    effort = (num_moves, _NUM_ANNEALED, progress)
+    stages = plan(prior, key_plan, *effort)
+    found = run(prior, key_run, stages, _NUM_RUNS, num_particles, *effort)
+    if found.num_failed:
+        raise RejectionCapped("negative", f"{found.num_failed} caps hit", "persistent")
+    return found, prior.note

@@ -20,11 +20,17 @@ from jaxtyping import Array, Float, Int
 from generative import TwoStageModel
 from inference.devices import shard
 from inference.estimate import Estimate
-from inference.evidence.population import Particles, Recipe
+from inference.evidence.population import Particles, Recipe, sweep
 from inference.evidence.prior import PriorSampler
 from inference.evidence.tempered import by_run, start_stage
 from inference.kernels import surrogate as surrogates
-from inference.kernels.constrained import ConstrainedHMC, ConstrainedInfo
+from inference.kernels.constrained import (
+    WORTHLESS,
+    ConstrainedHMC,
+    ConstrainedInfo,
+    ranked,
+    redraw_tie,
+)
 from inference.kernels.exchange_state import Tuning
 from inference.kernels.step_size import LARGEST_ANGLE, SMALLEST_ANGLE, StepSize
 from inference.normalizer.spread import mean_of_runs
@@ -34,15 +40,13 @@ _CHUNK = 10
 _SHARE_DELETED = 0.1
 # Share of the evidence that may be left among the live points.
 _LOG_SHARE_LEFT = float(np.log(1e-3))
-_TIE_BREAK = 1e-6  # nats, far below any error
-_WORTHLESS = 1e12  # nats
 _TARGET_ACCEPTANCE = 0.75
 _NUM_CURVATURE_POINTS = 8
 _LARGEST_POWER = 100.0
 
 
 class NestedRuns(NamedTuple):
-    """What independent runs found.
+    """What runs found: independent but for the tuning, which all live points share.
 
     Attributes
     ----------
@@ -51,7 +55,8 @@ class NestedRuns(NamedTuple):
     theta_1, theta_2 : arrays, shape (run, point, d)
         Dead points in the order of their death, then the last live ones.
     log_likelihood, birth : arrays, shape (run, point)
-        L with the tie-breaker, and the floor each point was born above; -infinity at first, nats.
+        L with its ties broken (:func:`~inference.kernels.constrained.ranked`), and the floor that
+        each point was born above, -infinity at first; nats.
     num_live : int
     finished : bool array, shape (run,)
         Whether the live points hold less than a thousandth of the evidence.
@@ -125,10 +130,13 @@ def run(
     sharded : bool
         Whether to spread the runs over all devices.
     """
-    key, key_stage, key_start, key_tie = jax.random.split(key, 4)
+    key, key_stage, key_start, key_settle, key_tie = jax.random.split(key, 5)
     stage = start_stage(prior, key_stage, num_moves, num_annealed)
     settings = _Settings(prior.recipe, num_live, num_sweeps)
     flat = prior.draw(key_start, num_runs * num_live, num_annealed)
+    if not prior.is_exact:  # annealed draws first forget how they were made
+        settled = (jnp.asarray(0.0), jnp.asarray(num_moves), jnp.asarray(stage.num_sweeps))
+        flat, _ = sweep(key_settle, prior.recipe, flat, stage.tuning, *settled)
     particles = by_run(flat, num_runs)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
@@ -238,7 +246,9 @@ def _advance(
             points.loglikelihood,
             points.loglikelihood_birth,
         )
-        return state, (died, jax.tree.map(jnp.mean, info.update_info))
+        moved = info.update_info
+        rates = jax.tree.map(jnp.mean, moved)._replace(num_failed=moved.num_failed.sum())
+        return state, (died, rates)
 
     def one(key: jax.Array, state: adaptive.AdaptiveNSState) -> tuple:
         state, (steps, info) = jax.lax.scan(step, state, jax.random.split(key, _CHUNK))
@@ -257,16 +267,15 @@ def _constrained_step(
 ) -> tuple[StateWithLogLikelihood, ConstrainedInfo]:
     key_move, key_tie = jax.random.split(rng_key)
     position = point.position
-    floor = loglikelihood_0 - _TIE_BREAK * position["tie"]
-    kernel = ConstrainedHMC(recipe.model, recipe.negative, recipe.max_num_steps, floor)
+    kernel = ConstrainedHMC(
+        recipe.model, recipe.negative, recipe.max_num_steps, loglikelihood_0, position["tie"]
+    )
     state = kernel.start(
         key_move, position["theta_1"], position["theta_2"], position["negative"], tuning
     )
     state, info = kernel.move(state._replace(num_moves=num_moves))
     value = _float64(recipe.model.log_likelihood(state.z["theta_2"]))
-    lowest = jnp.clip((loglikelihood_0 - value) / _TIE_BREAK, 0, 1)
-    tie = lowest + (1 - lowest) * jax.random.uniform(key_tie, (), lowest.dtype)
-    tie = jnp.where(jnp.isfinite(value), tie, position["tie"])
+    tie = redraw_tie(key_tie, value, loglikelihood_0)
     moved = state.z | {"negative": state.negative, "tie": tie}
     proposed = _point(recipe.model, moved, birth=point.loglikelihood_birth)
     is_above = proposed.loglikelihood > loglikelihood_0
@@ -276,12 +285,9 @@ def _constrained_step(
 def _point(
     model: TwoStageModel, position: dict[str, Array], birth: Array
 ) -> StateWithLogLikelihood:
-    value, tie = _float64(model.log_likelihood(position["theta_2"])), position["tie"]
-    # Points where L is -infinity are worth nothing, but must still be told apart.
-    ranked = jnp.where(jnp.isneginf(value), -_WORTHLESS * (2 - tie), value + _TIE_BREAK * tie)
-    return StateWithLogLikelihood(
-        position, jnp.zeros_like(ranked), ranked, birth * jnp.ones_like(ranked)
-    )
+    value = ranked(_float64(model.log_likelihood(position["theta_2"])), position["tie"])
+    zero = jnp.zeros_like(value)
+    return StateWithLogLikelihood(position, zero, value, birth + zero)
 
 
 @partial(jax.jit, static_argnums=(1,))
@@ -294,7 +300,7 @@ def _refitted(
     1 / beta is the mean height of the live points above the lowest.
     """
     values = state.particles.loglikelihood
-    is_worth = values > -_WORTHLESS
+    is_worth = values > -WORTHLESS
     lowest = jnp.min(jnp.where(is_worth, values, jnp.inf), axis=1, keepdims=True)
     height = jnp.sum(jnp.where(is_worth, values - lowest, 0)) / jnp.maximum(is_worth.sum(), 1)
     theta_2 = state.particles.position["theta_2"]

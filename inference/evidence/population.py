@@ -231,10 +231,13 @@ def described(
     theta_2: Float[np.ndarray, "chain draw d"],
 ) -> dict[str, np.ndarray]:
     """Parameters with the statistics of every draw."""
-    flat = [jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta_2)]
-    statistics = jax.jit(
-        lambda pair: jax.lax.map(lambda x: describe(model, *x), pair, batch_size=_BATCH)
-    )(tuple(flat))
     shape = theta_1.shape[:2]
-    named = {name: np.asarray(x).reshape(shape) for name, x in statistics.items()}
+    pair = tuple(jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta_2))
+    statistics = jax.tree.map(np.asarray, _statistics(model, pair))
+    named = {name: x.reshape(shape) for name, x in statistics.items()}
     return {"theta_1": theta_1, "theta_2": theta_2, **named}
+
+
+@partial(jax.jit, static_argnums=(0,))
+def _statistics(model: TwoStageModel, pair: tuple[Array, Array]) -> dict[str, Array]:
+    return jax.lax.map(lambda x: describe(model, *x), pair, batch_size=_BATCH)

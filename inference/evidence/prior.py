@@ -14,14 +14,23 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import GaussianStage, InvalidInput, LinearGaussianAgreement, TwoStageModel
+from inference.checks import Check
 from inference.evidence.population import Particles, Recipe, populate
 from inference.kernels import surrogate as surrogates
+from inference.kernels.exchange_state import Tuning
+from inference.kernels.negative import ReferenceNegative
 from inference.normalizer.annealing import anneal
 from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
 
 _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
-# A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, is q.
-_EXACT_WITHIN = 0.01
+_NUM_CHECKED = 1024
+# A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, serves
+# for first draws; and is q itself, for negative samples too.
+_CLOSE_WITHIN, _EXACT_WITHIN = 0.01, 1e-6
+
+
+class RejectionCapped(InvalidInput):
+    """Rejection hit its cap at a draw of the prior."""
 
 
 class PriorSampler(NamedTuple):
@@ -57,22 +66,39 @@ class PriorSampler(NamedTuple):
 
         Raises
         ------
+        RejectionCapped
+            If rejection hit its cap: leaving the draw out would favour large Z.
         InvalidInput
-            If L is NaN at a draw, or -infinity at all.
+            If L is NaN or +infinity at a draw.
         """
         key_1, key_2 = jax.random.split(key)
         model = self.recipe.model
         theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (num_draws,))
         keys = jax.random.split(key_2, num_draws)
-        if self.is_exact:
-            particles = _exact(keys, self.recipe, theta_1)
-        elif self.stand_in is not None:
+        if self.stand_in is not None:
             particles = _from_stand_in(keys, model, self.stand_in, theta_1)
+        elif self.is_exact:
+            particles = _exact(keys, self.recipe, theta_1)
         else:
             size = largest_divisor(num_draws, MAX_NUMBERS // (num_annealed * model.dimension))
             particles = _annealed(keys, model, theta_1, num_annealed, size)
         _check(particles)
         return particles
+
+    def checks(self, theta_2: Float[np.ndarray, "... d"]) -> list[Check]:
+        """Check that a stand-in that serves for q is right at posterior draws too."""
+        if not isinstance(self.recipe.negative, ReferenceNegative):
+            return []
+        draws = jnp.asarray(theta_2.reshape(-1, theta_2.shape[-1]))
+        deviation = float(_range_of_weights(self.recipe.model, self.stand_in, draws))
+        message = f"the Gauss-Newton form is right within {deviation:.1g} nats at the draws"
+        return [Check("stand_in", deviation <= _EXACT_WITHIN, message)]
+
+    def pin(self, tuning: Tuning) -> Tuning:
+        """Return a tuning whose transport and metric are the stand-in, where that is q itself."""
+        if not isinstance(self.recipe.negative, ReferenceNegative):
+            return tuning
+        return tuning._replace(transport=self.stand_in, metric_negative=self.stand_in)
 
 
 def prior_sampler(recipe: Recipe, key: jax.Array) -> PriorSampler:
@@ -80,18 +106,22 @@ def prior_sampler(recipe: Recipe, key: jax.Array) -> PriorSampler:
 
     Draws are exact where negative samples are. Else a linear-Gaussian stand-in is fitted to
     annealed draws, and used if its weights are constant on its own draws (so that it is right
-    where it is) and on the annealed ones (so that it missed nothing they found).
+    where it is) and on the annealed ones (so that it missed nothing they found). A stand-in that is
+    right to rounding takes over the negative samples too.
     """
     if recipe.negative.is_exact:
         return PriorSampler(recipe, None, "the two-stage prior was drawn exactly")
     model = recipe.model
     if isinstance(model.second_stage, GaussianStage):
         stand_in, deviation = _stand_in(key, model)
-        if float(deviation) <= _EXACT_WITHIN:
+        if float(deviation) <= _CLOSE_WITHIN:
             note = (
-                "the two-stage prior was drawn from its Gauss-Newton form, found exact within "
+                "the two-stage prior was drawn from its Gauss-Newton form, found right within "
                 f"{max(float(deviation), 1e-12):.1g} nats"
             )
+            if float(deviation) <= _EXACT_WITHIN:
+                recipe = recipe._replace(negative=ReferenceNegative())
+                note += "; so were negative samples"
             return PriorSampler(recipe, stand_in, note)
     note = "the two-stage prior was drawn by annealing at each theta_1, approximately"
     return PriorSampler(recipe, None, note)
@@ -154,23 +184,31 @@ def _stand_in(key: jax.Array, model: TwoStageModel) -> tuple[LinearGaussianAgree
     draws = found.reshape(-1, model.dimension)
     stand_in = surrogates.fit(key_fit, model, potential, draws, _NUM_CURVATURE_POINTS)
 
+    key_more, key_own = jax.random.split(key_check)
+    more = model.first_stage.around(model.space.origin).sample(key_more, (_NUM_CHECKED,))
+    own = jax.vmap(stand_in.sample)(jax.random.split(key_own, _NUM_CHECKED), more)
+    return stand_in, _range_of_weights(model, stand_in, jnp.concatenate([own, draws]))
+
+
+@partial(jax.jit, static_argnums=(0,))
+def _range_of_weights(
+    model: TwoStageModel, stand_in: LinearGaussianAgreement, draws: Float[Array, "n d"]
+) -> Float[Array, ""]:
+    """Range of log q less log stand-in, nats; its constant is the same for every theta_1."""
+    potential = surrogates.agreement_potential(model)
+
     def log_weight(theta_2: Array) -> Array:
         return stand_in.potential(theta_2) - potential.value(theta_2)
 
-    def deviation(key: jax.Array, theta_1: Array, annealed: Array) -> Array:
-        own = jax.vmap(stand_in.sample, (0, None))(jax.random.split(key, len(annealed)), theta_1)
-        log_w = jax.vmap(log_weight)(jnp.concatenate([own, annealed]))
-        return jnp.max(log_w) - jnp.min(log_w)
-
-    keys = jax.random.split(key_check, _NUM_POINTS)
-    spread = jnp.max(jax.vmap(deviation)(keys, theta_1, found))
-    return stand_in, jnp.where(jnp.isfinite(spread), spread, jnp.inf)
+    log_w = jax.lax.map(log_weight, draws, batch_size=_DRAWS_PER_POINT)
+    spread = jnp.max(log_w) - jnp.min(log_w)
+    return jnp.where(jnp.isfinite(spread), spread, jnp.inf)
 
 
 def _check(particles: Particles) -> None:
     lost = ~np.isfinite(np.asarray(particles.theta_2)).all(axis=-1)
     if lost.any():
-        raise InvalidInput(
+        raise RejectionCapped(
             "negative",
             f"rejection that hit its cap at {int(lost.sum())} of {len(lost)} draws of the prior",
             "negative=persistent, or a larger rejection_cap",
@@ -179,6 +217,5 @@ def _check(particles: Particles) -> None:
     if np.isnan(values).any():
         found = f"NaN at {int(np.isnan(values).sum())} of {len(values)} draws of the prior"
         raise InvalidInput("log_likelihood", found, "numbers of nats")
-    if np.isneginf(values).all() or np.isposinf(values).any():
-        found = f"{values.max()} at draws of the two-stage prior"
-        raise InvalidInput("log_likelihood", found, "finite at some draws, +infinity at none")
+    if np.isposinf(values).any():
+        raise InvalidInput("log_likelihood", "+infinity at a draw of the prior", "finite or -inf")

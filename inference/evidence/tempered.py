@@ -2,10 +2,10 @@
 
 log p(data) = log E[exp L(theta_2)] under the two-stage prior, so the weights between powers of the
 likelihood depend on L alone: Z(theta_1) belongs to the prior, and only the moves must deal with it.
-A pilot population chooses powers, surrogates, step sizes and numbers of sweeps; independent runs
-along its plan are then unbiased for p(data), if their first population is exact and their moves
-are. P. Del Moral, A. Doucet and A. Jasra, J. R. Stat. Soc. B 68 (2006),
-doi:10.1111/j.1467-9868.2006.00553.x.
+A pilot population chooses powers, surrogates, step sizes and numbers of sweeps; exp of each
+independent run's estimate along its plan is then unbiased for p(data), if the first population and
+the moves are exact. Runs are averaged as lognormal variables. P. Del Moral, A. Doucet and A. Jasra,
+J. R. Stat. Soc. B 68 (2006), doi:10.1111/j.1467-9868.2006.00553.x.
 """
 
 from functools import partial
@@ -18,6 +18,7 @@ from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
+from generative import InvalidInput
 from inference.devices import shard
 from inference.estimate import Estimate
 from inference.evidence.population import (
@@ -35,8 +36,11 @@ from inference.normalizer.spread import SIGMAS_OF_A_BRACKET, log_of_mean, mean_o
 from inference.progress import progress_bar
 
 MAX_POWERS = 1000
-NUM_PILOT_PARTICLES = 64
+# Larger pilots where L is -infinity at all draws of the smaller.
+_PILOT_SIZES = (64, 1024, 16_384)
 _ADAPTING_SWEEPS = 4
+# Whether curved metrics earn their place is judged at every so many powers.
+_JUDGED_EVERY = 4
 # Sweeps at each power continue until functionals keep this correlation with where they began.
 _CORRELATION_LEFT, _MAX_SWEEPS = 0.3, 20
 
@@ -90,8 +94,9 @@ class TemperedRuns(NamedTuple):
         """Log evidence; the standard error is infinite where runs differ too much to be averaged.
 
         `lower` and `upper` are the left and right sums of the mean of L, which increases with the
-        power. Particles that lag behind make it too small, by no more than half the variance over
-        runs in the integral, which `upper` is raised by.
+        power, where power 1 was reached. Particles that lag behind make that mean too small, which
+        `lower` can bear; `upper` is raised by half the variance over runs, what lag costs where
+        runs still meet all phases, and is no bound where they do not.
         """
         value, error = log_of_mean(self.log_evidence[None])
         steps = np.diff(self.powers)
@@ -99,11 +104,15 @@ class TemperedRuns(NamedTuple):
         right = mean_of_runs((self.means[:, 1:] @ steps)[None])
         reached = self.powers[-1] >= 1
         lag = 0.5 * self.log_evidence.var(ddof=1)
+
+        def bound(value: np.ndarray, otherwise: float) -> float:
+            return float(value[0]) if reached and np.isfinite(value[0]) else otherwise
+
         return Estimate(
             float(value[0]),
             float(error[0]) if reached else np.inf,
-            float(np.nan_to_num(left[0] - SIGMAS_OF_A_BRACKET * left[1], nan=-np.inf)[0]),
-            float(np.nan_to_num(right[0] + SIGMAS_OF_A_BRACKET * right[1] + lag, nan=np.inf)[0]),
+            bound(left[0] - SIGMAS_OF_A_BRACKET * left[1], -np.inf),
+            bound(right[0] + SIGMAS_OF_A_BRACKET * right[1] + lag, np.inf),
             "tempered_smc",
         )
 
@@ -137,9 +146,8 @@ def plan(
             key, key_resample, key_move = jax.random.split(key, 3)
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
             previous = stages[-1].tuning
-            particles, stage = _tuned(
-                key_move, prior.recipe, particles, flat, previous, power, num_moves
-            )
+            tune = _refitted if len(stages) % _JUDGED_EVERY else _judged
+            particles, stage = tune(key_move, prior, particles, flat, previous, power, num_moves)
             bar.update(power - stages[-1].power)
             stages.append(stage)
     return stages
@@ -155,9 +163,16 @@ def _start(
 ) -> tuple[Particles, Tuning, Stage]:
     """Draw a pilot population and tune its moves at power 0; with them, the flat tuning."""
     key_start, key_tune, key_move = jax.random.split(key, 3)
-    particles = prior.draw(key_start, NUM_PILOT_PARTICLES, num_annealed)
+    for number in _PILOT_SIZES:
+        particles = prior.draw(key_start, number, num_annealed)
+        if np.any(np.isfinite(particles.log_likelihood)):
+            break
+    else:
+        found = f"-infinity at all of {number} draws of the two-stage prior"
+        raise InvalidInput("log_likelihood", found, "finite at some draws")
     flat = prior.recipe.kernel(0.0).untuned(key_tune, particles.negative)
-    particles, stage = _tuned(key_move, prior.recipe, particles, flat, flat, 0.0, num_moves)
+    flat = prior.pin(flat)
+    particles, stage = _judged(key_move, prior, particles, flat, flat, 0.0, num_moves)
     return particles, flat, stage
 
 
@@ -174,9 +189,9 @@ def _resample_next(key: jax.Array, particles: Particles, left: Array) -> tuple[A
     return delta, jax.tree.map(lambda x: x[chosen], particles)
 
 
-def _tuned(
+def _judged(
     key: jax.Array,
-    recipe: Recipe,
+    prior: PriorSampler,
     particles: Particles,
     flat: Tuning,
     previous: Tuning,
@@ -184,22 +199,57 @@ def _tuned(
     num_moves: int,
 ) -> tuple[Particles, Stage]:
     """Adapt with flat metrics, with curved ones, and then with the better of the two."""
-    keys = jax.random.split(key, 5)
-    at_power, moves = jnp.asarray(power), jnp.asarray(num_moves)
-    no, yes = jnp.asarray(False), jnp.asarray(True)
+    key_flat, key_fit, key_curved, key_choose, key_stage = jax.random.split(key, 5)
+    recipe, settings = prior.recipe, (jnp.asarray(power), jnp.asarray(num_moves))
 
     def adapt(key: jax.Array, particles: Particles, tuning: Tuning) -> tuple[Particles, Tuning]:
-        return adapt_steps(key, recipe, particles, tuning, at_power, moves, _ADAPTING_SWEEPS)
+        return adapt_steps(key, recipe, particles, tuning, *settings, _ADAPTING_SWEEPS)
+
+    def fit(key: jax.Array, tuning: Tuning, other: Tuning, judge: bool) -> Tuning:
+        power, verdict = settings[0], jnp.asarray(judge)
+        return prior.pin(refit(key, recipe, particles, tuning, other, power, verdict))
 
     metrics = {"metric_2": flat.metric_2, "metric_negative": flat.metric_negative}
-    particles, with_flat = adapt(keys[0], particles, previous._replace(**metrics))
-    curved = refit(keys[1], recipe, particles, with_flat, with_flat, at_power, no)
-    particles, curved = adapt(keys[2], particles, curved)
-    chosen = refit(keys[3], recipe, particles, curved, with_flat, at_power, yes)
-    before = particles
-    particles, chosen = adapt(keys[4], particles, chosen)
-    correlation = float(_correlation(recipe, before, particles))
-    return particles, Stage(power, chosen, _sweeps_for(correlation))
+    particles, with_flat = adapt(key_flat, particles, previous._replace(**metrics))
+    particles, curved = adapt(key_curved, particles, fit(key_fit, with_flat, with_flat, False))
+    chosen = fit(key_choose, curved, with_flat, True)
+    return _adapted(key_stage, recipe, particles, chosen, power, num_moves)
+
+
+def _refitted(
+    key: jax.Array,
+    prior: PriorSampler,
+    particles: Particles,
+    flat: Tuning,
+    previous: Tuning,
+    power: float,
+    num_moves: int,
+) -> tuple[Particles, Stage]:
+    """Adapt with metrics of the kind that the previous power had."""
+    key_fit, key_stage = jax.random.split(key)
+    recipe, no = prior.recipe, jnp.asarray(False)
+    fitted = refit(key_fit, recipe, particles, previous, previous, jnp.asarray(power), no)
+    kept = {
+        name: getattr(flat, name)
+        for name in ("metric_2", "metric_negative")
+        if not np.any(getattr(previous, name).A)
+    }
+    fitted = prior.pin(fitted._replace(**kept))
+    return _adapted(key_stage, recipe, particles, fitted, power, num_moves)
+
+
+def _adapted(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    power: float,
+    num_moves: int,
+) -> tuple[Particles, Stage]:
+    settings = (jnp.asarray(power), jnp.asarray(num_moves), _ADAPTING_SWEEPS)
+    moved, tuning = adapt_steps(key, recipe, particles, tuning, *settings)
+    correlation = float(_correlation(recipe, particles, moved))
+    return moved, Stage(power, tuning, _sweeps_for(correlation))
 
 
 def _sweeps_for(correlation: float) -> int:
@@ -255,11 +305,17 @@ def run(
     sharded : bool
         Whether to spread the runs over all devices.
     """
-    key, key_start = jax.random.split(key)
+    key, key_start, key_settle = jax.random.split(key, 3)
     flat = prior.draw(key_start, num_runs * num_particles, num_annealed)
     particles = by_run(flat, num_runs)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
+    if not prior.is_exact:  # annealed draws first forget how they were made
+        still = (jnp.asarray(0.0), jnp.asarray(0.0))
+        settings = (jnp.asarray(num_moves), jnp.asarray(stages[0].num_sweeps))
+        particles, _, _ = advance(
+            key_settle, prior.recipe, particles, stages[0].tuning, *still, *settings
+        )
     means, increments, infos = [particles.log_likelihood.mean(axis=1)], [], []
     with progress_bar(len(stages) - 1, "powers", progress) as bar:
         for index, (old, new) in enumerate(zip(stages, stages[1:], strict=False)):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
 from inference.kernels.density import log_agreeing, share
@@ -32,6 +32,24 @@ from inference.kernels.reference_hmc import (
 )
 
 ValueAndGrad = Callable[[Array], tuple[Array, Array]]
+
+TIE_BREAK = 1e-6  # nats, far below any error
+# Points where L is -infinity are worth nothing, but must still be told apart.
+WORTHLESS = 1e300
+
+
+def ranked(value: Float[Array, "..."], tie: Float[Array, "..."]) -> Float[Array, "..."]:
+    """L with its ties broken by a coordinate in [0, 1], nats; -1e300 to -2e300 for -infinity."""
+    return jnp.where(jnp.isneginf(value), -WORTHLESS * (2 - tie), value + TIE_BREAK * tie)
+
+
+def redraw_tie(
+    key: jax.Array, value: Float[Array, ""], floor: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Draw the tie-breaking coordinate again, uniformly where it keeps a point above the floor."""
+    lowest = jnp.where(jnp.isneginf(value), 2 + floor / WORTHLESS, (floor - value) / TIE_BREAK)
+    lowest = jnp.clip(lowest, 0, 1)
+    return lowest + (1 - lowest) * jax.random.uniform(key, (), lowest.dtype)
 
 
 class ConstrainedInfo(NamedTuple):
@@ -60,7 +78,7 @@ class _End(NamedTuple):
 
 
 class ConstrainedHMC(ExchangeKernel):
-    """A move of theta_2, then one trajectory of both, within {L > floor}.
+    """A move of theta_2, then one trajectory of both, within {ranked L > floor}.
 
     Parameters
     ----------
@@ -70,7 +88,9 @@ class ConstrainedHMC(ExchangeKernel):
     max_num_steps : int
         Leapfrog steps of one trajectory, at most.
     floor : float array
-        Nats; may be traced.
+        Of the ranked L, nats; may be traced.
+    tie : float array
+        Coordinate in [0, 1] that breaks ties of L.
     """
 
     def __init__(
@@ -79,10 +99,11 @@ class ConstrainedHMC(ExchangeKernel):
         negative: NegativeSampler,
         max_num_steps: int,
         floor: Float[Array, ""],
+        tie: Float[Array, ""],
     ):
         super().__init__(model.temper(0.0), negative, max_num_steps=max_num_steps)
         self.full_model = model
-        self.floor = floor
+        self.floor, self.tie = floor, tie
 
     def _sweep(self, state: ExchangeState) -> ExchangeState:
         return self.move(state)[0]
@@ -146,6 +167,9 @@ class ConstrainedHMC(ExchangeKernel):
     def _constraint(self, theta_2: Float[Array, " d"]) -> Float[Array, ""]:
         return self.full_model.log_likelihood(theta_2)
 
+    def _is_above(self, value: Float[Array, ""]) -> Bool[Array, ""]:
+        return ranked(value.astype(self.floor.dtype), self.tie) > self.floor
+
     def _bounce(
         self,
         key: jax.Array,
@@ -171,7 +195,7 @@ class ConstrainedHMC(ExchangeKernel):
             value, normal = jax.value_and_grad(constraint)(phase.position)
             pushed = reference.covariance(normal)
             norm = jnp.sum(normal * pushed)
-            is_wall = ~(value > self.floor) & (norm > 0) & jnp.isfinite(norm)
+            is_wall = ~self._is_above(value) & (norm > 0) & jnp.isfinite(norm)
             across = jnp.sum(normal * phase.velocity) / jnp.where(is_wall, norm, 1)
             bounced = phase.velocity - 2 * across * pushed
             return step(phase._replace(velocity=jnp.where(is_wall, bounced, phase.velocity)))
@@ -180,7 +204,7 @@ class ConstrainedHMC(ExchangeKernel):
         log_proposal = kinetic_energy(reference, start.velocity)
         log_proposal -= kinetic_energy(reference, end.velocity)
         log_accept = end.log_density - start.log_density + log_proposal
-        inside = (constraint(end.position) > self.floor) & ~jnp.isnan(log_accept)
+        inside = self._is_above(constraint(end.position)) & ~jnp.isnan(log_accept)
         outside = jnp.full_like(log_accept, -jnp.inf)
         return _End(
             end.position,

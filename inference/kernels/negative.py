@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import jax
@@ -57,6 +58,19 @@ class ClosedFormNegative(NegativeSampler):
     def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
         draw = model.agreement.closed_form.sample(key, theta_1)
         return draw, jnp.ones((), start.dtype), jnp.ones((), bool)
+
+
+@dataclass(frozen=True)
+class ReferenceNegative(NegativeSampler):
+    """Draw from the metric's own Gaussian, where that was found to be q(. | theta_1) itself."""
+
+    @property
+    def is_exact(self) -> bool:
+        """True."""
+        return True
+
+    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+        return metric.sample(key, theta_1), jnp.ones((), start.dtype), jnp.ones((), bool)
 
 
 @dataclass(frozen=True)
@@ -160,19 +174,24 @@ def choose(
 
 def _pilot_tries(model: TwoStageModel) -> float:
     """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
+    worst = float(_pilot_acceptance(model))
+    return 1 / worst if worst > 0 else np.inf
+
+
+@partial(jax.jit, static_argnums=(0,))
+def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
     key_1, key_2 = jax.random.split(jax.random.key(0))
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
 
-    def acceptance(key: jax.Array, theta_1: jax.Array) -> jax.Array:
-        proposal = model.second_stage.around(theta_1)
+    def acceptance(pair: tuple[jax.Array, Array]) -> Array:
+        proposal = model.second_stage.around(pair[1])
 
-        def keep(key: jax.Array) -> jax.Array:
+        def keep(key: jax.Array) -> Array:
             penalty = model.agreement.disagreement(proposal.sample(key))
             return jnp.exp(-model.agreement.strength * penalty)
 
-        return jax.lax.map(keep, jax.random.split(key, _NUM_PILOT_DRAWS), batch_size=64).mean()
+        keys = jax.random.split(pair[0], _NUM_PILOT_DRAWS)
+        return jax.lax.map(keep, keys, batch_size=64).mean()
 
     keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
-    one_by_one = jax.jit(lambda pairs: jax.lax.map(lambda pair: acceptance(*pair), pairs))
-    worst = float(jnp.min(one_by_one((keys, theta_1))))
-    return 1 / worst if worst > 0 else np.inf
+    return jnp.min(jax.lax.map(acceptance, (keys, theta_1)))
