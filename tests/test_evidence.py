@@ -1,6 +1,9 @@
 """Log evidence without Z: exact answers, plateaus, transitions, calibration, and controls."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -278,6 +281,34 @@ def test_nested_error_is_calibrated(seed, d):
     value, error = mean_of_runs(runs)
     assert covers(value, error, problem.truth.log_evidence)
     assert not covers(value, error / 2, problem.truth.log_evidence)
+
+
+_SHARDED = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+from generative import problems
+from inference import NestedSampling, TemperedSMC
+model = problems.get("double_well").model
+assert jax.device_count() == 2
+for make in (
+    lambda m: TemperedSMC(num_runs=4, max_doublings=0, chain_method=m),
+    lambda m: NestedSampling(num_runs=4, num_live=50, max_live=50, max_doublings=0, chain_method=m),
+):
+    first, second = (make(m).draw(model, jax.random.key(3), False) for m in ("vectorized", "sharded"))
+    np.testing.assert_allclose(
+        first.weighted["theta_1"][:10], second.weighted["theta_1"][:10], atol=1e-8
+    )
+    a, b = first.log_evidence, second.log_evidence
+    assert abs(a.value - b.value) < 5 * np.hypot(a.standard_error, b.standard_error) + 1e-12
+"""
+
+
+@pytest.mark.slow
+def test_sharded_over_two_devices():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _SHARDED]
+    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.slow

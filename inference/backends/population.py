@@ -12,7 +12,7 @@ from inference.backends.base import Backend, Draws
 from inference.checks import Check
 from inference.doubling import Doubling, compare
 from inference.evidence.population import Recipe
-from inference.evidence.prior import PriorSampler, RejectionCapped, prior_sampler
+from inference.evidence.prior import PriorSampler, RejectionCapped, annealed_prior, prior_sampler
 from inference.functionals import functionals
 from inference.kernels.negative import (
     NegativeChoice,
@@ -87,9 +87,12 @@ class PopulationBackend(Backend):
     ) -> Draws:
         """Draw, and draw with twice the effort until that changes nothing."""
         key, key_prior, key_doubling = jax.random.split(key, 3)
-        prior = prior_sampler(Recipe(model, sampler, self.max_num_steps), key_prior)
+        recipe = Recipe(model, sampler, self.max_num_steps)
+        prior = prior_sampler(recipe, key_prior)
         draws = self._attempt(prior, key, 1, progress)
-        draws.checks += prior.checks(draws.values["theta_2"])
+        if not prior.holds_at(draws.values["theta_2"]):
+            prior = annealed_prior(recipe)
+            draws = self._attempt(prior, key, 1, progress)
         for doubling in range(0 if prior.is_exact else self.max_doublings):
             key_again = jax.random.fold_in(key_doubling, doubling)
             doubled = self._attempt(prior, key_again, 2 ** (doubling + 1), progress)

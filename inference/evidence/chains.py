@@ -8,7 +8,7 @@ from generative import InvalidInput, TwoStageModel
 from inference.doubling import compare
 from inference.estimate import Estimate
 from inference.evidence.population import Recipe, described
-from inference.evidence.prior import RejectionCapped, prior_sampler
+from inference.evidence.prior import RejectionCapped, annealed_prior, prior_sampler
 from inference.evidence.tempered import TemperedRuns, plan, run
 from inference.functionals import functionals
 from inference.kernels.negative import PersistentNegative
@@ -50,11 +50,12 @@ def log_evidence_beside(
     model: TwoStageModel = recipe.model
     if model.is_null:
         return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
+    effort = (values["theta_2"], key, num_particles, num_moves, progress)
     try:
-        found, note = _populations(recipe, key, num_particles, num_moves, progress)
+        found, note = _populations(recipe, *effort)
     except RejectionCapped:
         recipe = recipe._replace(negative=PersistentNegative(recipe.max_num_steps))
-        found, note = _populations(recipe, key, num_particles, num_moves, progress)
+        found, note = _populations(recipe, *effort)
         note += "; rejection hit its cap there, and negative samples were persistent"
     except InvalidInput as error:
         return None, f"log evidence: not estimated, since populations cannot start: {error}"
@@ -74,10 +75,17 @@ def log_evidence_beside(
 
 
 def _populations(
-    recipe: Recipe, key: Array, num_particles: int, num_moves: int, progress: bool
+    recipe: Recipe,
+    theta_2: np.ndarray,
+    key: Array,
+    num_particles: int,
+    num_moves: int,
+    progress: bool,
 ) -> tuple[TemperedRuns, str]:
     key_prior, key_plan, key_run = jax.random.split(key, 3)
     prior = prior_sampler(recipe, key_prior)
+    if not prior.holds_at(theta_2):
+        prior = annealed_prior(recipe)
     effort = (num_moves, _NUM_ANNEALED, progress)
     stages = plan(prior, key_plan, *effort)
     found = run(prior, key_run, stages, _NUM_RUNS, num_particles, *effort)
