@@ -15,7 +15,7 @@ from scipy import stats
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
 from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
-from inference.evidence import nested, tempered
+from inference.evidence import nested, pilot, tempered
 from inference.evidence.population import Recipe
 from inference.evidence.prior import prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
@@ -42,7 +42,7 @@ def sampler_of(model, negative=None):
 def tempered_runs(model, seed, num_runs, num_particles, negative=None):
     """Independent tempered populations along one plan."""
     prior = sampler_of(model, negative)
-    stages = tempered.plan(prior, jax.random.key(seed), 4, 16)
+    stages = pilot.plan(prior, jax.random.key(seed), 4, 16)
     return tempered.run(prior, jax.random.key(seed + 1000), stages, num_runs, num_particles, 4, 16)
 
 

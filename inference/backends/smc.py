@@ -15,9 +15,10 @@ from inference.backends.population import (
     weighted,
 )
 from inference.checks import Check, check_divergences
+from inference.evidence.pilot import Stage, plan
 from inference.evidence.population import Particles, described
 from inference.evidence.prior import PriorSampler
-from inference.evidence.tempered import Stage, TemperedRuns, advance, plan, run
+from inference.evidence.tempered import TemperedRuns, advance, run
 from inference.normalizer.spread import LARGEST_SPREAD
 
 _GROWTH = 4

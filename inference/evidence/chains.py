@@ -7,9 +7,10 @@ from jaxtyping import Array
 from generative import InvalidInput, TwoStageModel
 from inference.doubling import compare
 from inference.estimate import Estimate
+from inference.evidence.pilot import plan
 from inference.evidence.population import Recipe, described
 from inference.evidence.prior import RejectionCapped, annealed_prior, prior_sampler
-from inference.evidence.tempered import TemperedRuns, plan, run
+from inference.evidence.tempered import TemperedRuns, run
 from inference.functionals import functionals
 from inference.kernels.negative import PersistentNegative
 

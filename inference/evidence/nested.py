@@ -20,9 +20,10 @@ from jaxtyping import Array, Float, Int
 from generative import TwoStageModel
 from inference.devices import shard
 from inference.estimate import Estimate
+from inference.evidence.pilot import start_stage
 from inference.evidence.population import Particles, Recipe, sweep
 from inference.evidence.prior import PriorSampler
-from inference.evidence.tempered import by_run, start_stage
+from inference.evidence.tempered import by_run
 from inference.kernels import surrogate as surrogates
 from inference.kernels.constrained import (
     WORTHLESS,
