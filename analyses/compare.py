@@ -75,7 +75,7 @@ def _evidences(runs: list[Run]) -> list[list[str]]:
     """Log evidences, and what each differs by from the first."""
     rows = [["log evidence", *(evidence(run) for run in runs)]]
     first = runs[0].log_evidence
-    if first is None:
+    if first is None or all(run.log_evidence is None for run in runs[1:]):
         return rows
     for unit, size in (("nats", 1.0), ("bits", float(np.log(2)))):
         cells = ["-"]
