@@ -101,6 +101,7 @@ def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
         seed=options.seed,
         directory=options.out,
         resume=options.resume,
+        checkpoint_seconds=options.checkpoint_seconds,
         provenance={"problem": name, "problem_options": chosen, "setup": options.setup},
     )
     print(summarize(run))

@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from generative import InvalidInput, problems
 from generative.setups import Setup
-from inference import HMC, NestedSampling, RejectionGibbs, TemperedSMC
+from inference import HMC, SGLD, NestedSampling, RejectionGibbs, TemperedSMC
 from inference.backends.base import Backend
 
-BackendName = Literal["hmc", "nested", "smc", "rejection-gibbs"]
+BackendName = Literal["hmc", "sgld", "nested", "smc", "rejection-gibbs"]
 
 
 class RunOptions(BaseModel):
@@ -34,8 +34,10 @@ class RunOptions(BaseModel):
     out : Path, optional
         The run folder to write.
     resume : bool
-        Return the finished run in `out` instead of refusing it.
-    hmc, nested, smc, rejection_gibbs
+        Go on with the unfinished run in `out`, or return the finished one.
+    checkpoint_seconds : float
+        Between checkpoints, at least.
+    hmc, sgld, nested, smc, rejection_gibbs
         Options of the backends.
     """
 
@@ -46,7 +48,9 @@ class RunOptions(BaseModel):
     seed: int = 0
     out: Path | None = None
     resume: bool = False
+    checkpoint_seconds: float = 60.0
     hmc: HMC = HMC()
+    sgld: SGLD = SGLD()
     nested: NestedSampling = NestedSampling()
     smc: TemperedSMC = TemperedSMC()
     rejection_gibbs: RejectionGibbs = RejectionGibbs()

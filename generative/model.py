@@ -6,17 +6,15 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxtyping import Array, ArrayLike, Float, PyTree
-from numpyro import handlers
-from numpyro.infer.util import log_density
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from generative.agreement import Agreement
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
+from generative.observation import Observation
 from generative.parameters import ParameterSpace
 from generative.stages import Stage
 
@@ -41,9 +39,13 @@ class TwoStageModel:
     log_likelihood : callable, optional
         L(theta) of one theta, nats, scalar. Give this or `observation`, or neither (null data).
     observation : callable, optional
-        A NumPyro program of one theta whose sample sites are the data.
+        A NumPyro program of one theta, and of the inputs if there are any, whose sample sites are
+        the data.
     data : mapping from site name to array, optional
         Observed values of the sites of `observation`.
+    inputs : pytree, optional
+        One entry per answer along the leading axes; then `observation` is called with
+        (theta, inputs), and its answers, independent given theta, can be had in mini-batches.
     heads : callable, optional
         (theta, inputs) -> array of shape (2, question, ...): what the first and the second head
         answer. Functionals, predictions and convergence in function space follow from it.
@@ -70,6 +72,7 @@ class TwoStageModel:
         log_likelihood: Callable[[PyTree], Array] | None = None,
         observation: Callable[[PyTree], Any] | None = None,
         data: Mapping[str, ArrayLike] | None = None,
+        inputs: PyTree = None,
         heads: Callable[[PyTree, Any], Array] | None = None,
         questions: Mapping[str, Any] | None = None,
         labels: Mapping[str, ArrayLike] | None = None,
@@ -83,8 +86,12 @@ class TwoStageModel:
             raise InvalidInput(
                 "log_likelihood", "observation as well", "one of log_likelihood and observation"
             )
-        self.observation = observation
-        self.data = {name: jnp.asarray(value) for name, value in (data or {}).items()}
+        if observation is None and (data or inputs is not None):
+            found = f"sites {sorted(data)}" if data else "inputs"
+            raise InvalidInput("data", found, "none without observation")
+        self.observation = None
+        if observation is not None:
+            self.observation = Observation(observation, data or {}, inputs)
         self._log_likelihood = log_likelihood
         self._power: Float[ArrayLike, ""] | None = None
         self.heads, self.questions = heads, dict(questions or {})
@@ -95,6 +102,16 @@ class TwoStageModel:
     def dimension(self) -> int:
         """Number of parameters d."""
         return self.space.dimension
+
+    @property
+    def data(self) -> dict[str, Array]:
+        """Observed values of the sites of `observation`."""
+        return {} if self.observation is None else self.observation.data
+
+    @property
+    def num_answers(self) -> int | None:
+        """Number of answers that mini-batches are drawn from; None if they cannot be."""
+        return self.observation.num_answers if self.data else None
 
     @property
     def is_null(self) -> bool:
@@ -117,15 +134,21 @@ class TwoStageModel:
 
     def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
         """L of one theta, a pytree or a vector of shape (d,), nats."""
-        theta = self.space.unravel(self.space.vector(theta))
+        if self.is_null:
+            return jnp.zeros((), self.space.origin.dtype)
+        given = self._log_likelihood or self.observation.log_likelihood
+        return self._tempered(given, theta)
+
+    def batch_log_likelihood(self, theta: PyTree, chosen: Int[Array, " n"]) -> Float[Array, ""]:
+        """L of one theta estimated from some of the answers, scaled to all of them, nats."""
+        return self._tempered(lambda t: self.observation.batch_log_likelihood(t, chosen), theta)
+
+    def _tempered(self, log_likelihood: Callable[[PyTree], Array], theta: PyTree) -> Array:
         dtype = self.space.origin.dtype
-        if self.is_null or (isinstance(self._power, float) and self._power == 0):
+        if isinstance(self._power, float) and self._power == 0:
             return jnp.zeros((), dtype)
-        if self._log_likelihood is not None:
-            value = self._log_likelihood(theta)
-        else:
-            value = log_density(self._conditioned, (theta,), {}, {})[0]
-        value = jnp.asarray(value, dtype)
+        theta = self.space.unravel(self.space.vector(theta))
+        value = jnp.asarray(log_likelihood(theta), dtype)
         if self._power is None:
             return value
         power = jnp.asarray(self._power, dtype)
@@ -145,9 +168,7 @@ class TwoStageModel:
         """Log likelihood of each observed answer, by site, nats; empty for a bare L."""
         if not self.data:
             return {}
-        theta = self.space.unravel(self.space.vector(theta))
-        trace = handlers.trace(self._conditioned).get_trace(theta)
-        return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in self.data}
+        return self.observation.answer_log_likelihood(self.space.unravel(self.space.vector(theta)))
 
     def observe(self, theta_2: Float[Array, " d"]) -> None:
         """Make the data's sample statements, given theta_2 (part of :func:`two_stage`)."""
@@ -158,7 +179,7 @@ class TwoStageModel:
         if self._log_likelihood is not None:
             numpyro.factor("log_likelihood", self.log_likelihood(theta_2))
         elif self.observation is not None:
-            self._conditioned(self.space.unravel(theta_2))
+            self.observation(self.space.unravel(theta_2))
 
     def answers(self, theta: PyTree, inputs: Any) -> Array:
         """Both heads' answers of one theta, shape (2, question, ...).
@@ -173,7 +194,10 @@ class TwoStageModel:
         return self.heads(self.space.unravel(self.space.vector(theta)), inputs)
 
     def replace(self, **changes: Any) -> "TwoStageModel":
-        """Return a copy with some constructor arguments changed."""
+        """Return a copy with some constructor arguments changed.
+
+        Without its `observation` a model has no `data` or `inputs` either.
+        """
         arguments = {
             "theta_0": self.theta_0,
             "first_stage": self.first_stage,
@@ -182,16 +206,16 @@ class TwoStageModel:
             "residuals": self._given[1],
             "agreement_strength": self.agreement.strength,
             "log_likelihood": self._log_likelihood,
-            "observation": self.observation,
+            "observation": None if self.observation is None else self.observation.program,
             "data": self.data,
+            "inputs": None if self.observation is None else self.observation.inputs,
             "heads": self.heads,
             "questions": self.questions,
             "labels": self.labels,
         }
+        if changes.get("observation", self.observation) is None:
+            arguments |= {"data": None, "inputs": None}
         return TwoStageModel(**(arguments | changes))
-
-    def _conditioned(self, theta: PyTree) -> Any:
-        return handlers.condition(self.observation, data=self.data)(theta)
 
     def _make_agreement(
         self,
@@ -247,41 +271,13 @@ class TwoStageModel:
             shape = jnp.shape(self._log_likelihood(self.theta_0))
             if shape != ():
                 raise InvalidInput("log_likelihood", f"shape {shape} at theta_0", "a scalar")
-        if self.observation is None:
-            if self.data:
-                raise InvalidInput("data", f"sites {sorted(self.data)}", "none without observation")
-        else:
-            self._check_sites()
+        if self.observation is not None:
+            sites = self.observation.check(self.theta_0)
+            for name in sorted(sites & set(self.questions)):
+                allowed = "names that are no sites of observation"
+                raise InvalidInput("questions", f"{name!r}", allowed)
         if np.isnan(self.log_likelihood(self.theta_0)):
             raise InvalidInput("log_likelihood", "NaN at theta_0", "a number of nats")
-
-    def _check_sites(self) -> None:
-        program = handlers.seed(self.observation, jax.random.key(0))
-        trace = handlers.trace(program).get_trace(self.theta_0)
-        sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
-        for name, site in sites.items():
-            if site["is_observed"]:
-                raise InvalidInput(
-                    f"observation site {name!r}", "data inside the program", "data={name: array}"
-                )
-        if self.data and set(sites) - set(self.data):
-            raise InvalidInput(
-                "data", f"sites {sorted(self.data)}", f"all sample sites: {sorted(sites)}"
-            )
-        for name in sorted(set(sites) & set(self.questions)):
-            raise InvalidInput("questions", f"{name!r}", "names that are no sites of observation")
-        for name, value in self.data.items():
-            if name not in sites:
-                raise InvalidInput("data", f"site {name!r}", f"the sample sites {sorted(sites)}")
-            expected = jnp.shape(sites[name]["value"])
-            if value.size == 0:
-                raise InvalidInput(f"data[{name!r}]", "no answers", "at least one")
-            if value.shape != expected:
-                raise InvalidInput(f"data[{name!r}]", f"shape {value.shape}", f"shape {expected}")
-            support = sites[name]["fn"].support
-            if not np.all(support(value)):
-                outside = value[~np.broadcast_to(support(value), value.shape)]
-                raise InvalidInput(f"data[{name!r}]", outside.ravel()[0], f"values in {support}")
 
 
 def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:

@@ -38,6 +38,4 @@ def set_up(model: TwoStageModel, setup: Setup) -> TwoStageModel:
     def penalised(theta: PyTree) -> Array:
         return model.log_likelihood(theta) - strength * model.disagreement(theta)
 
-    return model.replace(
-        agreement_strength=0.0, log_likelihood=penalised, observation=None, data=None
-    )
+    return model.replace(agreement_strength=0.0, log_likelihood=penalised, observation=None)

@@ -4,6 +4,7 @@ from inference.backends.base import Backend
 from inference.backends.hmc import HMC
 from inference.backends.nested import NestedSampling
 from inference.backends.rejection_gibbs import RejectionGibbs
+from inference.backends.sgld import SGLD
 from inference.backends.smc import TemperedSMC
 from inference.checks import Check
 from inference.estimate import Estimate
@@ -16,6 +17,7 @@ from inference.run import Result, Run
 
 __all__ = [
     "HMC",
+    "SGLD",
     "Backend",
     "Check",
     "Estimate",

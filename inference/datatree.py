@@ -189,5 +189,10 @@ def _attributes(
         "checks_passed": ", ".join(check.name for check in checks if check.passed),
         "checks_failed": ", ".join(check.name for check in checks if not check.passed),
         "notes": "\n".join(notes),
-        **{f"{name}_version": importlib.metadata.version(name) for name in _VERSIONS},
+        **{f"{name}_version": version for name, version in versions().items()},
     }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that the numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in _VERSIONS}

@@ -25,6 +25,8 @@ class Doubling:
         K.
     degrees : float
         Of freedom of Student's law, for z-scores whose errors come from few runs.
+    of_what : str
+        What was doubled.
     """
 
     names: list[str]
@@ -33,6 +35,7 @@ class Doubling:
     z_score: np.ndarray
     num_moves: int
     degrees: float = np.inf
+    of_what: str = "moves per negative sample"
 
     def appended(self, name: str, mean: float, mean_doubled: float, z_score: float) -> "Doubling":
         """Return this comparison with one more quantity."""
@@ -54,7 +57,7 @@ class Doubling:
         worst = int(np.argmax(np.abs(self.z_score)))
         passed = bool(np.all(np.abs(self.z_score) < limit))
         message = (
-            f"{self.num_moves} to {2 * self.num_moves} moves per negative sample: largest |z| "
+            f"{self.num_moves} to {2 * self.num_moves} {self.of_what}: largest |z| "
             f"{abs(self.z_score[worst]):.2f} ({self.names[worst]}), below {limit:.2f}"
         )
         return Check("doubling", passed, message)

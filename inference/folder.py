@@ -1,4 +1,4 @@
-"""Run folders: configuration, summary, draws and manifest; written whole or not at all."""
+"""Run folders: configuration, summary, draws and manifest, which makes them a finished run."""
 
 import hashlib
 import json
@@ -11,44 +11,63 @@ from typing import Any
 import xarray as xr
 
 from generative import InvalidInput, TwoStageModel
+from inference.checkpoint import FOLDER as CHECKPOINTS
+from inference.checkpoint import sync
 from inference.checks import Check
 from inference.estimate import Estimate
 from inference.run import Result, Run
 
 FILES = ("config.json", "summary.json", "posterior.nc")
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
-def refuse_occupied(directory: Path) -> None:
-    """Refuse a folder that holds anything.
+def refuse_occupied(directory: Path, resume: bool = False) -> None:
+    """Refuse a folder that holds anything, but an unfinished run that is to be resumed.
 
     Raises
     ------
     InvalidInput
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        found = f"{directory} holds another run or other files"
-        raise InvalidInput("directory", found, "a new or an empty folder")
+    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+        return
+    if directory.is_dir() and (directory / CHECKPOINTS).is_dir():
+        if resume:
+            return
+        found = f"{directory} holds an unfinished run"
+        raise InvalidInput("directory", found, "resume, or a new or an empty folder")
+    found = f"{directory} holds another run or other files"
+    raise InvalidInput("directory", found, "a new or an empty folder")
 
 
 def save(run: Run, directory: Path) -> None:
-    """Write all files to a temporary folder beside the target, sync them, and rename it."""
-    refuse_occupied(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    """Write all files elsewhere, sync them, and move them to the target, the manifest last.
+
+    A folder with checkpoints and without a manifest is an unfinished run, at any moment.
+    """
+    refuse_occupied(directory, resume=True)
+    checkpoints = directory / CHECKPOINTS
+    parent = checkpoints if checkpoints.is_dir() else directory.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=parent))
     try:
         config = json.loads(run.tree.attrs.get("configuration", "{}"))
         _write_json(temporary / "config.json", config)
         _write_json(temporary / "summary.json", summarize(run))
         run.tree.to_netcdf(temporary / "posterior.nc", engine="h5netcdf")
-        _write_json(temporary / _MANIFEST, {name: _sha256(temporary / name) for name in FILES})
+        _write_json(temporary / MANIFEST, {name: _sha256(temporary / name) for name in FILES})
         for path in temporary.iterdir():
-            _sync(path)
+            sync(path)
+        if parent is checkpoints:
+            for name in (*FILES, MANIFEST):
+                (temporary / name).replace(directory / name)
+            sync(directory)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            return
         os.chmod(temporary, 0o755)
         if directory.exists():
             directory.rmdir()
         temporary.rename(directory)
-        _sync(directory.parent)
+        sync(directory.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -56,13 +75,13 @@ def save(run: Run, directory: Path) -> None:
 
 def load(directory: Path, model: TwoStageModel | None = None) -> Run:
     """Read a run folder after checking every file against the manifest."""
-    manifest_path = directory / _MANIFEST
+    manifest_path = directory / MANIFEST
     if not manifest_path.is_file():
-        raise InvalidInput("directory", f"no {_MANIFEST} in {directory}", "a finished run folder")
+        raise InvalidInput("directory", f"no {MANIFEST} in {directory}", "a finished run folder")
     try:
         manifest = json.loads(manifest_path.read_text())
     except json.JSONDecodeError:
-        raise InvalidInput("directory", f"a damaged {_MANIFEST}", "an intact run folder") from None
+        raise InvalidInput("directory", f"a damaged {MANIFEST}", "an intact run folder") from None
     for name in FILES:
         path = directory / name
         if not path.is_file() or _sha256(path) != manifest.get(name):
@@ -102,11 +121,3 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

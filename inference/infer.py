@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from generative import AgreementNotReached, InvalidInput, TwoStageModel, simulate
 from inference.backends.base import Backend
+from inference.checkpoint import Checkpoints
 from inference.checks import check_chains
-from inference.datatree import answers, build_tree
-from inference.folder import refuse_occupied
+from inference.datatree import answers, build_tree, versions
+from inference.folder import MANIFEST, refuse_occupied
 from inference.functionals import judged
 from inference.precision import require_float64
+from inference.progress import Monitor
 from inference.run import Result, Run
 from inference.saved import posterior_mean_cost
 
@@ -28,6 +31,7 @@ def infer(
     progress: bool = True,
     directory: str | Path | None = None,
     resume: bool = False,
+    checkpoint_seconds: float = 60.0,
     provenance: dict[str, Any] | None = None,
 ) -> Run:
     """Estimate the posterior of (theta_1, theta_2).
@@ -42,9 +46,12 @@ def infer(
     progress : bool
         Whether to show progress bars.
     directory : path, optional
-        Where to write the run folder.
+        Where to write the run folder, and checkpoints while the run lasts.
     resume : bool
-        With a `directory` that holds a finished run, return that run instead of refusing.
+        With a `directory` that holds this very run, return it if it is finished, and go on with it
+        if it is not: the result is the same, bit by bit, as without the interruption.
+    checkpoint_seconds : float
+        Between checkpoints, at least.
     provenance : dict, optional
         JSON values to be kept in the configuration, such as a problem's name and options.
 
@@ -66,22 +73,49 @@ def infer(
         raise InvalidInput("backend", repr(backend), "a backend such as HMC()")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InvalidInput("seed", repr(seed), "an integer from 0 to 2**63 - 1")
+    if not checkpoint_seconds >= 0:
+        raise InvalidInput("checkpoint_seconds", checkpoint_seconds, "a number >= 0")
     require_float64("the bits saved")
     if directory is not None:
         directory = Path(directory)
-        if resume and (directory / "manifest.json").exists():
+        if resume and (directory / MANIFEST).exists():
             return _resumed(directory, model, backend, seed, provenance or {})
-        refuse_occupied(directory)
+        refuse_occupied(directory, resume)
     configuration = {
         "backend": type(backend).__name__,
         "options": backend.model_dump(),
         "seed": seed,
         **(provenance or {}),
     }
-    run = _infer(model, backend, seed, progress, configuration)
+    monitor = Monitor(progress)
+    if directory is not None:
+        identity = configuration | _identity(model)
+        monitor = Monitor(progress, Checkpoints(directory, identity, checkpoint_seconds))
+    run = _infer(model, backend, seed, monitor, configuration)
     if directory is not None:
         run.save(directory)
     return run
+
+
+def _identity(model: TwoStageModel) -> dict[str, Any]:
+    """Return what must be the same for a resumed run to give the same bits."""
+    return {
+        "parameters": [[name, b.stop - b.start] for name, b in model.space.blocks.items()],
+        "model": _fingerprint(model),
+        "dtype": str(model.space.origin.dtype),
+        "devices": [device.device_kind for device in jax.devices()],
+        "versions": versions(),
+    }
+
+
+def _fingerprint(model: TwoStageModel) -> list[float]:
+    """Numbers that another model, or other data, would hardly share: C and L at two points."""
+    origin = model.space.origin
+    spread = np.sqrt(model.first_stage.variance + model.second_stage.variance)
+    wave = np.sin(np.arange(model.dimension) + 1.0)
+    points = [origin, origin + jnp.asarray(spread * wave, origin.dtype)]
+    functions = (model.agreement.disagreement, model.log_likelihood)
+    return [model.agreement.strength, *(float(f(point)) for f in functions for point in points)]
 
 
 def _resumed(
@@ -110,18 +144,18 @@ def _infer(
     model: TwoStageModel,
     backend: Backend,
     seed: int,
-    progress: bool,
+    monitor: Monitor,
     configuration: dict[str, Any],
 ) -> Run:
     key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
     key_evidence = jax.random.fold_in(jax.random.key(seed), 3)
-    draws = backend.draw(model, key_draw, progress)
+    draws = backend.draw(model, key_draw, monitor)
     answered = answers(model, draws.values["theta_2"])
     checks = check_chains(judged(model, draws.values, answered)) + draws.checks
     bits_saved = posterior_mean_cost(
         model, draws.values["theta_1"], draws.values["theta_2"], key_cost
     )
-    log_evidence, how = backend.log_evidence(model, draws, key_evidence, progress)
+    log_evidence, how = backend.log_evidence(model, draws, key_evidence, monitor)
     prior, note = _prior(model, key_prior)
     notes = [*draws.notes, *note, how]
     tree = build_tree(

@@ -1,17 +1,16 @@
-"""The one loop: chunks of iterations, a progress bar, and a stop on non-finite states."""
+"""The one loop: chunks of iterations, progress, checkpoints, and a stop on non-finite states."""
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from inference.progress import progress_bar
+from inference.progress import SILENT, Monitor
 
-CHUNK = 100
+_CHUNK, _MAX_NUMBERS = 100, 2**24
 
 Step = Callable[[PyTree], PyTree]
 Collect = Callable[[PyTree], dict[str, jax.Array]]
@@ -32,8 +31,7 @@ class Loop:
         state -> {name: array of shape (chain, ...)}; `lp` must be among them.
     thinning : int
         Steps per collected draw.
-    progress : bool
-        Whether to show a progress bar.
+    monitor : Monitor
     describe : callable, optional
         state -> str, shown beside the bar.
     """
@@ -43,24 +41,30 @@ class Loop:
         step: Step,
         collect: Collect,
         thinning: int = 1,
-        progress: bool = False,
+        monitor: Monitor = SILENT,
         describe: Callable[[PyTree], str] | None = None,
     ):
+        self._collect = collect
         self._describe = describe or (lambda state: "")
-        self._progress = progress
+        self._monitor = monitor
         self.seconds = 0.0  # wall time of the last run
 
-        def body(index: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-            state, buffer = carry
-            state = jax.lax.fori_loop(0, thinning, lambda _, s: step(s), state)
-            values = collect(state)
-            return state, jax.tree.map(lambda b, v: b.at[index].set(v), buffer, values)
+        self.thinning = thinning
 
         @jax.jit
-        def run_chunk(state: PyTree, length: jax.Array) -> tuple[PyTree, PyTree]:
+        def run_chunk(
+            state: PyTree, length: jax.Array, thinning: jax.Array
+        ) -> tuple[PyTree, PyTree]:
+            def body(index: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+                state, buffer = carry
+                state = jax.lax.fori_loop(0, thinning, lambda _, s: step(s), state)
+                values = collect(state)
+                return state, jax.tree.map(lambda b, v: b.at[index].set(v), buffer, values)
+
             shapes = jax.eval_shape(collect, state)
-            buffer = jax.tree.map(lambda x: jnp.zeros((CHUNK, *x.shape), x.dtype), shapes)
-            # The length is traced, so that a short last chunk compiles nothing anew.
+            size = _chunk(shapes)
+            buffer = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
+            # Lengths are traced, so that a short last chunk compiles nothing anew.
             return jax.lax.fori_loop(0, length, body, (state, buffer))
 
         self._run_chunk = run_chunk
@@ -81,25 +85,29 @@ class Loop:
         NonFiniteState
             If the log joint density of a chain became NaN or infinite.
         """
-        chunks: list[dict[str, np.ndarray]] = []
         started = time.perf_counter()
-        with progress_bar(num_iterations, label, self._progress, unit="draw") as progress:
-            done = 0
+        section = self._monitor.section(label)
+        chunks, done = [], section.count
+        shapes = jax.eval_shape(self._collect, state)
+        state, values = section.restore((state, dict.fromkeys(shapes, np.zeros(0))))
+        if done:
+            chunks.append(values)
+        with self._monitor.bar(num_iterations, label, "draw", done) as bar:
             while done < num_iterations:
-                length = min(CHUNK, num_iterations - done)
-                state, buffer = self._run_chunk(state, jnp.asarray(length))
+                length = min(_chunk(shapes), num_iterations - done)
+                state, buffer = self._run_chunk(state, *map(jnp.asarray, (length, self.thinning)))
                 chunk = {name: np.asarray(value[:length]) for name, value in buffer.items()}
                 self._check(chunk["lp"], done, label)
                 chunks.append(chunk)
                 done += length
-                progress.update(length)
-                progress.set_postfix_str(self._describe(state))
+                bar.update(length)
+                bar.set_postfix_str(self._describe(state))
+                if done == num_iterations or section.is_due:
+                    chunks = [_joined(chunks)]
+                    section.save((state, chunks[0]), done)
         self.seconds = time.perf_counter() - started
-        joined: dict[str, Any] = {
-            name: np.swapaxes(np.concatenate([chunk[name] for chunk in chunks]), 0, 1)
-            for name in (chunks[0] if chunks else {})
-        }
-        return state, joined
+        joined = _joined(chunks) if chunks else {}
+        return state, {name: np.swapaxes(value, 0, 1) for name, value in joined.items()}
 
     @staticmethod
     def _check(lp: np.ndarray, done: int, label: str) -> None:
@@ -110,3 +118,13 @@ class Loop:
                 f"chain {chain} has log density {lp[iteration, chain]} at {label} iteration "
                 f"{done + iteration + 1}: check that C and L are finite wherever the prior reaches"
             )
+
+
+def _joined(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def _chunk(shapes: PyTree) -> int:
+    """Return how many draws the buffer holds."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return max(1, min(_CHUNK, _MAX_NUMBERS // size))

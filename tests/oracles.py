@@ -1,7 +1,7 @@
 """Slow, obvious answers, written differently from the code they check."""
 
 import numpy as np
-from scipy import integrate, interpolate, stats
+from scipy import integrate, interpolate, linalg, stats
 
 
 def double_well_evidences() -> tuple[float, float, float]:
@@ -41,3 +41,52 @@ def linear_posterior(s1, s2, a, c, b, y, noise):  # noqa: ANN001, ANN201
     shift = np.concatenate([-i2 @ g, a.T @ c + b.T @ y / noise])
     covariance = np.linalg.inv(precision)
     return covariance @ shift, covariance, d
+
+
+def linear_langevin(s1, s2, a, c, b, y, noise, joint, negative, low_rank, settings):  # noqa: ANN001, ANN201
+    """Stationary mean and covariance of (theta_1, theta_2) under Langevin steps (theta_0 = 0).
+
+    Every variable is an affine function of (theta_1, theta_2, mean of w, noises, 1), held as a
+    matrix; `settings` holds h, e, M, K, averaged, score and omitted.
+    """
+    d, h, e, k = len(s1), settings["h"], settings["e"], settings["K"]
+    half = float(settings["averaged"])
+    number = 3 * d + 2 * d + k * d + 1
+    row = np.eye(number)
+    first, second, w = (row[i * d : (i + 1) * d] for i in range(3))
+    xi, one = row[3 * d : 5 * d], row[-1:]
+    i1, i2 = np.diag(1 / s1), np.diag(1 / s2)
+
+    def push(x):
+        return -a.T @ (a @ x - c[:, None] @ one)
+
+    at_1 = first + half * np.sqrt(h / 2) * xi[:d]
+    at_2 = second + half * np.sqrt(h / 2) * xi[d:]
+    slope = np.zeros_like(first)
+    for index in range(0 if settings["omitted"] else k):
+        zeta = row[(5 + index) * d : (6 + index) * d]
+        at_w = w + half * np.sqrt(e / 2) * zeta
+        score = push(at_w) - i2 @ (at_w - at_1)
+        control = (
+            i2 @ (at_w - at_1)
+            if settings["score"]
+            else push(at_w) - low_rank @ (s2[:, None] * score)
+        )
+        slope = slope + control / k
+        w = w + e * negative @ score + np.sqrt(2 * e) * zeta
+    gradient = np.concatenate(
+        [
+            -i1 @ at_1 + i2 @ (at_2 - at_1) - slope,
+            -i2 @ (at_2 - at_1) + push(at_2) + b.T @ (y[:, None] @ one - b @ at_2) / noise,
+        ]
+    )
+    moved = np.concatenate([first, second]) + h * joint @ gradient + np.sqrt(2 * h) * xi
+    after = np.concatenate([moved, w])
+    kept = 2 * d if settings["omitted"] else 3 * d
+    after = after[:kept]
+    step, shift = after[:, :kept], after[:, -1]
+    spread = linalg.block_diag(joint, *[negative / settings["M"]] * k)
+    kicks = after[:, 3 * d : -1]
+    covariance = linalg.solve_discrete_lyapunov(step, kicks @ spread @ kicks.T)[: 2 * d, : 2 * d]
+    mean = np.linalg.solve(np.eye(kept) - step, shift)[: 2 * d]
+    return mean, covariance + half * h / 2 * joint

@@ -228,7 +228,7 @@ def test_hmc_brings_an_evidence_that_agrees(seed):
     assert abs(estimate.value - problem.truth.log_evidence) < SIGMAS * estimate.standard_error
     assert estimate.standard_error < 0.1
     skipped = HMC(num_draws=400, evidence_particles=0)
-    assert skipped.log_evidence(problem.model, None, None, False)[0] is None
+    assert skipped.log_evidence(problem.model, None, None)[0] is None
 
 
 def test_weighted_draws_give_the_evidence(seed):
@@ -294,7 +294,7 @@ for make in (
     lambda m: TemperedSMC(num_runs=4, max_doublings=0, chain_method=m),
     lambda m: NestedSampling(num_runs=4, num_live=50, max_live=50, max_doublings=0, chain_method=m),
 ):
-    first, second = (make(m).draw(model, jax.random.key(3), False) for m in ("vectorized", "sharded"))
+    first, second = (make(m).draw(model, jax.random.key(3)) for m in ("vectorized", "sharded"))
     np.testing.assert_allclose(
         first.weighted["theta_1"][:10], second.weighted["theta_1"][:10], atol=1e-8
     )

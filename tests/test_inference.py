@@ -13,6 +13,7 @@ from analyses.__main__ import main
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from inference import (
     HMC,
+    SGLD,
     NestedSampling,
     NonFiniteState,
     RejectionGibbs,
@@ -31,6 +32,7 @@ TINY = {
     "nuts": HMC(num_warmup=60, num_draws=60, num_chains=2, kernel="nuts", evidence_particles=0),
     "smc": TemperedSMC(num_runs=2, num_particles=16, num_draws=20, max_doublings=0),
     "nested": NestedSampling(num_runs=2, num_live=20, num_sweeps=2, max_doublings=0),
+    "sgld": SGLD(num_warmup=80, num_draws=40, num_chains=2, max_halvings=0),
     "rejection-gibbs": RejectionGibbs(num_warmup=60, num_draws=60, num_chains=2),
 }
 
@@ -95,7 +97,7 @@ def test_sequential_and_vectorised_agree():
     model = problems.get("double_well").model
     options = {"num_warmup": 0, "num_draws": 12, "num_chains": 2, "max_doublings": 0}
     runs = [
-        HMC(chain_method=method, **options).draw(model, jax.random.key(3), False).values["theta_1"]
+        HMC(chain_method=method, **options).draw(model, jax.random.key(3)).values["theta_1"]
         for method in ("vectorized", "sequential")
     ]
     np.testing.assert_allclose(runs[0][:, :10], runs[1][:, :10], atol=1e-8)
@@ -109,7 +111,7 @@ from inference import HMC
 model = problems.get("double_well").model
 assert jax.device_count() == 2
 runs = [HMC(chain_method=m, num_warmup=0, num_draws=600, num_chains=4, max_doublings=0).draw(
-    model, jax.random.key(3), False).values["theta_1"] for m in ("vectorized", "sharded")]
+    model, jax.random.key(3)).values["theta_1"] for m in ("vectorized", "sharded")]
 np.testing.assert_allclose(runs[0][:, :10], runs[1][:, :10], atol=1e-8)
 import arviz as az
 error = np.hypot(*(float(np.asarray(az.mcse(r[..., 0]))) for r in runs))

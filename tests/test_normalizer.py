@@ -11,7 +11,12 @@ from inference import differentiable_log_normalizer, log_normalizer, log_normali
 from inference.kernels.surrogate import flat
 from inference.normalizer import gauss_newton
 from inference.normalizer.annealing import anneal, anneal_along
-from inference.normalizer.bidirectional import acceptance_ratio, forward_work, reverse_work
+from inference.normalizer.bidirectional import (
+    acceptance_ratio,
+    forward_work,
+    missed_region,
+    reverse_work,
+)
 from inference.normalizer.importance import importance
 from inference.normalizer.linearized import Linearized
 from inference.normalizer.path import Path
@@ -159,6 +164,25 @@ def test_bidirectional_work_is_each_others_reverse(seed):
     wrong = reverse_work(keys[3], path, schedule, narrow).log_weights
     ratio = np.exp(truth - np.asarray(wrong))
     assert abs(ratio.mean() - 1) > z_limit(2) * ratio.std() / np.sqrt(4000)
+
+
+def test_reverse_draws_that_miss_a_plateau_are_found_out(seed):
+    # A pilot of 64 particles may meet no agreement at all, and its draws then agree on that.
+    rng = np.random.default_rng(seed)
+    forward = np.where(rng.uniform(size=(16, 64)) < 0.04, 0.0, -20.0)
+    blind = np.full((16, 32), -20.0)
+    value, error = acceptance_ratio(forward, blind)
+    assert missed_region(forward, value, error)
+    seeing = np.zeros((16, 32))  # nearly all of q lives on the plateau
+    value, error = acceptance_ratio(forward, seeing)
+    assert not missed_region(forward, value, error)
+    assert abs(value - np.log(0.04)) < 1.0
+    problem = problems.get("indicator", d=5)
+    theta_1 = points(problem, 3, 1)[0]
+    truth = problem.truth.log_normalizer(theta_1)
+    for s in range(8):
+        found = log_normalizer(problem.model, theta_1, "reverse_annealing", 8 * seed + s)
+        assert abs(found.value - truth) < z_limit() * found.standard_error < 1.0
 
 
 @pytest.mark.parametrize("zero", [False, True])

@@ -14,7 +14,7 @@ FAST = {"num_warmup": 400, "num_draws": 1500, "max_doublings": 1}
 
 
 def both(problem, backend, seed):
-    draws = backend.draw(problem.model, jax.random.key(seed), False)
+    draws = backend.draw(problem.model, jax.random.key(seed))
     assert all(check.passed for check in draws.checks), draws.checks
     return draws.values
 
@@ -93,7 +93,7 @@ def null_model(name, stage, setting):
             stage=stage,
             strength_per_question=4.0,
         )
-        return problem.model.replace(observation=None, data=None)
+        return problem.model.replace(observation=None)
     options = {"d": 3, "closed_form": False} if name == "linear_gaussian" else {}
     options |= {"d": 3} if name == "rotated_wells" else {}
     model = problems.get(name, **options).model
@@ -150,7 +150,7 @@ def test_null_data_returns_the_prior(seed, name, stage, setting):
         num_draws=2000,
         thinning=12 if shared else 4,
     )
-    draws = backend.draw(model, jax.random.key(seed), False)
+    draws = backend.draw(model, jax.random.key(seed))
     total, degrees, projected, rank = squared_and_projected(model, draws.values["theta_1"])
     for squared, expected in ((total, degrees), (projected, rank)):
         assert abs(chi_square_z(squared, expected)) < z_limit(2 * len(NULL_CASES))

@@ -5,6 +5,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jaxtyping import Array
 
 from generative import networks
 from generative.labelling import split_cases
@@ -62,8 +63,8 @@ def digits(
     else:
         stages = [GaussianStage(s) for s in scales]
 
-    def observation(theta: networks.TwoHeadedNetwork) -> None:
-        first = networks.logits(theta, large)[0]
+    def observation(theta: networks.TwoHeadedNetwork, inputs: Array) -> None:
+        first = networks.logits(theta, inputs)[0]
         numpyro.sample("answers", dist.Bernoulli(logits=first))
 
     model = TwoStageModel(
@@ -74,6 +75,7 @@ def digits(
         agreement_strength=strength_per_question * num_small,
         observation=observation,
         data={"answers": sets.large.alice_label},
+        inputs=large,
         heads=networks.heads,
         questions={
             "small": small,

@@ -15,6 +15,7 @@ from inference.checks import Check
 from inference.devices import shard
 from inference.doubling import Doubling
 from inference.estimate import Estimate
+from inference.progress import SILENT, Monitor
 
 ChainMethod = Literal["vectorized", "sequential", "sharded"]
 
@@ -79,11 +80,11 @@ class Backend(BaseModel):
             raise InvalidInput(name, repr(found), allowed) from None
 
     @abstractmethod
-    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+    def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior of a model."""
 
     def log_evidence(
-        self, model: TwoStageModel, draws: Draws, key: jax.Array, progress: bool
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
     ) -> tuple[Estimate | None, str]:
         """Estimate log p(data), nats, beside the draws; with it, how, or why not."""
         return draws.log_evidence, f"log evidence: by the {type(self).__name__} runs themselves"

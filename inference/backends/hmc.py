@@ -28,6 +28,7 @@ from inference.kernels.negative import (
     choose,
 )
 from inference.loop import Loop
+from inference.progress import SILENT, Monitor
 
 _MAX_FAILURE_RATE = 1e-3
 
@@ -84,24 +85,22 @@ class HMC(Backend):
     evidence_particles: int = Field(64, ge=0)
     chain_method: ChainMethod = "vectorized"
 
-    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+    def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
         if self.kernel == "nuts" or (self.kernel == "auto" and model.agreement.is_tractable):
-            return self._draw_nuts(model, key, progress)
+            return self._draw_nuts(model, key, monitor)
         sampler, note = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
-        draws = self._draw_exchange(model, sampler, key, progress)
+        draws = self._draw_exchange(model, sampler, key, monitor)
         failed = draws.exhausted and isinstance(sampler, RejectionNegative)
         if failed and self.negative == "auto":
             # The posterior prefers small Z, which the pilot under the prior may not have seen.
             note = "rejection hit its cap in the posterior; negative samples are persistent instead"
-            draws = self._draw_exchange(
-                model, PersistentNegative(self.max_num_steps), key, progress
-            )
+            draws = self._draw_exchange(model, PersistentNegative(self.max_num_steps), key, monitor)
         draws.notes.insert(0, note)
         return draws
 
     def log_evidence(
-        self, model: TwoStageModel, draws: Draws, key: jax.Array, progress: bool
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
     ) -> tuple[Estimate | None, str]:
         """Estimate log p(data) by tempered SMC; see :meth:`Backend.log_evidence`."""
         if self.evidence_particles == 0:
@@ -112,13 +111,13 @@ class HMC(Backend):
         num_moves = self.num_moves if draws.doubling is None else 2 * draws.doubling.num_moves
         recipe = Recipe(model, sampler, self.max_num_steps)
         return log_evidence_beside(
-            recipe, draws.values, key, self.evidence_particles, num_moves, progress
+            recipe, draws.values, key, self.evidence_particles, num_moves, monitor
         )
 
-    def _draw_nuts(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+    def _draw_nuts(self, model: TwoStageModel, key: jax.Array, monitor: Monitor) -> Draws:
         if model.is_null:
             # Without data the program's sites would be parameters to NUTS.
-            model = model.replace(observation=None, data=None)
+            model = model.replace(observation=None)
         kernel = NUTS(two_stage)
         keys = jax.random.split(key, self.num_chains)
         state = kernel.init(keys, self.num_warmup, None, (model,), {})
@@ -140,7 +139,7 @@ class HMC(Backend):
         step, state = place(
             lambda s: kernel.sample(s, (model,), {}), state, self.chain_method, self.num_chains
         )
-        loop = Loop(step, collect, self.thinning, progress)
+        loop = Loop(step, collect, self.thinning, monitor)
         state, _ = loop.run(state, -(-self.num_warmup // self.thinning), "warm-up")
         state, values = loop.run(state, self.num_draws, "draws")
         return Draws(
@@ -152,7 +151,7 @@ class HMC(Backend):
         )
 
     def _draw_exchange(
-        self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, progress: bool
+        self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, monitor: Monitor
     ) -> Draws:
         kernel_class = TransportedExchange if self.kernel == "exchange" else ExchangeHMC
         kernel = kernel_class(
@@ -171,7 +170,7 @@ class HMC(Backend):
             known = {} if log_z is None else {"log_normalizer": jax.vmap(log_z)(state.z["theta_1"])}
             return collect_exchange(state) | known
 
-        loop = Loop(step, collect, self.thinning, progress, kernel.get_diagnostics_str)
+        loop = Loop(step, collect, self.thinning, monitor, kernel.get_diagnostics_str)
         state = self._warm_up(kernel, loop, state)
         state, values = loop.run(state, self.num_draws, "draws")
         num_failed = int(np.max(np.asarray(state.num_failed)))

@@ -17,6 +17,7 @@ from inference.evidence.population import described
 from inference.evidence.prior import PriorSampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
 from inference.kernels.constrained import WORTHLESS
+from inference.progress import Monitor
 
 
 class NestedSampling(PopulationBackend):
@@ -53,13 +54,13 @@ class NestedSampling(PopulationBackend):
     target_standard_error: float = Field(0.3, gt=0)
     max_nats: float = Field(500.0, gt=0)
 
-    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, progress: bool) -> Draws:
+    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, monitor: Monitor) -> Draws:
         key, key_again = jax.random.split(key)
-        found = self._runs(prior, key, effort, self.num_live, progress)
+        found = self._runs(prior, key, effort, self.num_live, monitor)
         needed = (found.estimate.standard_error / self.target_standard_error) ** 2
         if 1 < needed < np.inf and self.num_live < self.max_live:
             num_live = min(self.max_live, int(np.ceil(1.5 * needed * self.num_live)))
-            found = self._runs(prior, key_again, effort, num_live, progress)
+            found = self._runs(prior, key_again, effort, num_live, monitor)
         runs = zip(found.log_likelihood, found.birth, strict=True)
         chains = [_equal_weight(*one) for one in runs]
         length = min(map(len, chains))
@@ -89,7 +90,7 @@ class NestedSampling(PopulationBackend):
         )
 
     def _runs(
-        self, prior: PriorSampler, key: jax.Array, effort: int, num_live: int, progress: bool
+        self, prior: PriorSampler, key: jax.Array, effort: int, num_live: int, monitor: Monitor
     ) -> NestedRuns:
         return run(
             prior,
@@ -100,7 +101,7 @@ class NestedSampling(PopulationBackend):
             effort * self.num_moves,
             effort * self.num_annealed,
             self.max_nats,
-            progress,
+            monitor,
             self.is_sharded,
         )
 

@@ -21,6 +21,7 @@ from inference.kernels.negative import (
     RejectionNegative,
     choose,
 )
+from inference.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
 
@@ -64,11 +65,11 @@ class PopulationBackend(Backend):
         """Whether runs are spread over all devices."""
         return self.chain_method == "sharded"
 
-    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+    def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
         sampler, note = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
         try:
-            draws = self._doubled(model, sampler, key, progress)
+            draws = self._doubled(model, sampler, key, monitor)
             failed = not all(check.passed for check in draws.checks if check.name == NEGATIVES)
         except RejectionCapped:
             if self.negative != "auto":
@@ -78,24 +79,24 @@ class PopulationBackend(Backend):
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
             note = "rejection hit its cap; negative samples are persistent instead"
             sampler = PersistentNegative(self.max_num_steps)
-            draws = self._doubled(model, sampler, key, progress)
+            draws = self._doubled(model, sampler, key, monitor)
         draws.notes.insert(0, note)
         return draws
 
     def _doubled(
-        self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, progress: bool
+        self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, monitor: Monitor
     ) -> Draws:
         """Draw, and draw with twice the effort until that changes nothing."""
         key, key_prior, key_doubling = jax.random.split(key, 3)
         recipe = Recipe(model, sampler, self.max_num_steps)
         prior = prior_sampler(recipe, key_prior)
-        draws = self._attempt(prior, key, 1, progress)
+        draws = self._attempt(prior, key, 1, monitor)
         if not prior.holds_at(draws.values["theta_2"]):
             prior = annealed_prior(recipe)
-            draws = self._attempt(prior, key, 1, progress)
+            draws = self._attempt(prior, key, 1, monitor)
         for doubling in range(0 if prior.is_exact else self.max_doublings):
             key_again = jax.random.fold_in(key_doubling, doubling)
-            doubled = self._attempt(prior, key_again, 2 ** (doubling + 1), progress)
+            doubled = self._attempt(prior, key_again, 2 ** (doubling + 1), monitor)
             doubled.doubling = _compared(model, draws, doubled, self.num_moves * 2**doubling)
             draws = doubled
             if draws.doubling.check.passed:
@@ -106,7 +107,7 @@ class PopulationBackend(Backend):
         return draws
 
     @abstractmethod
-    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, progress: bool) -> Draws:
+    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, monitor: Monitor) -> Draws:
         """Make all runs, with a multiple of the moves and annealed particles."""
 
 

@@ -9,6 +9,7 @@ from inference.backends.base import Backend, ChainMethod, Draws, place
 from inference.checks import Check, check_divergences
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel, RejectionGibbsState
 from inference.loop import Loop
+from inference.progress import SILENT, Monitor
 
 _MAX_CAP_RATE = 1e-3
 
@@ -38,14 +39,14 @@ class RejectionGibbs(Backend):
     max_num_steps: int = Field(32, ge=1)
     chain_method: ChainMethod = "vectorized"
 
-    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+    def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
         kernel = RejectionGibbsKernel(model, self.cap, self.max_num_steps)
         iterations = -(-self.num_warmup // self.thinning)
         keys = jax.random.split(key, self.num_chains)
         state = jax.jit(lambda k: kernel.init(k, iterations * self.thinning))(keys)
         step, state = place(kernel.sample, state, self.chain_method, self.num_chains)
-        loop = Loop(step, _collect, self.thinning, progress, kernel.get_diagnostics_str)
+        loop = Loop(step, _collect, self.thinning, monitor, kernel.get_diagnostics_str)
         state, _ = loop.run(state, iterations, "warm-up")
         state, values = loop.run(state, self.num_draws, "draws")
         rate = float(np.max(np.asarray(state.num_capped))) / (self.num_draws * self.thinning)
@@ -65,7 +66,7 @@ class RejectionGibbs(Backend):
         )
 
     def log_evidence(
-        self, model: TwoStageModel, draws: Draws, key: jax.Array, progress: bool
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
     ) -> tuple[None, str]:
         """Return None: see :meth:`Backend.log_evidence`."""
         return None, (

@@ -20,6 +20,7 @@ from inference.evidence.population import Particles, described
 from inference.evidence.prior import PriorSampler
 from inference.evidence.tempered import TemperedRuns, advance, run
 from inference.normalizer.spread import LARGEST_SPREAD
+from inference.progress import Monitor
 
 _GROWTH = 4
 _FEWEST_ACCEPTED = 0.05
@@ -55,10 +56,10 @@ class TemperedSMC(PopulationBackend):
     target_standard_error: float = Field(0.1, gt=0)
     num_draws: int = Field(512, ge=4)
 
-    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, progress: bool) -> Draws:
+    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, monitor: Monitor) -> Draws:
         key_plan, key_run, key_draw = jax.random.split(key, 3)
         moves, annealed = effort * self.num_moves, effort * self.num_annealed
-        stages = plan(prior, key_plan, moves, annealed, progress)
+        stages = plan(prior, key_plan, moves, annealed, monitor)
         num_particles = self.num_particles
         while True:
             found = run(
@@ -69,7 +70,7 @@ class TemperedSMC(PopulationBackend):
                 num_particles,
                 moves,
                 annealed,
-                progress,
+                monitor,
                 self.is_sharded,
             )
             enough = found.estimate.standard_error <= self.target_standard_error

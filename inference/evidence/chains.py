@@ -13,6 +13,7 @@ from inference.evidence.prior import RejectionCapped, annealed_prior, prior_samp
 from inference.evidence.tempered import TemperedRuns, run
 from inference.functionals import functionals
 from inference.kernels.negative import PersistentNegative
+from inference.progress import Monitor
 
 _NUM_RUNS, _NUM_ANNEALED = 8, 16
 
@@ -23,7 +24,7 @@ def log_evidence_beside(
     key: Array,
     num_particles: int,
     num_moves: int,
-    progress: bool,
+    monitor: Monitor,
 ) -> tuple[Estimate | None, str]:
     """Estimate log p(data), unless the populations contradict the chains.
 
@@ -40,7 +41,7 @@ def log_evidence_beside(
         Per run, of eight.
     num_moves : int
         HMC moves per persistent negative sample.
-    progress : bool
+    monitor : Monitor
 
     Returns
     -------
@@ -51,7 +52,7 @@ def log_evidence_beside(
     model: TwoStageModel = recipe.model
     if model.is_null:
         return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
-    effort = (values["theta_2"], key, num_particles, num_moves, progress)
+    effort = (values["theta_2"], key, num_particles, num_moves, monitor)
     try:
         found, note = _populations(recipe, *effort)
     except RejectionCapped:
@@ -81,13 +82,13 @@ def _populations(
     key: Array,
     num_particles: int,
     num_moves: int,
-    progress: bool,
+    monitor: Monitor,
 ) -> tuple[TemperedRuns, str]:
     key_prior, key_plan, key_run = jax.random.split(key, 3)
     prior = prior_sampler(recipe, key_prior)
     if not prior.holds_at(theta_2):
         prior = annealed_prior(recipe)
-    effort = (num_moves, _NUM_ANNEALED, progress)
+    effort = (num_moves, _NUM_ANNEALED, monitor)
     stages = plan(prior, key_plan, *effort)
     found = run(prior, key_run, stages, _NUM_RUNS, num_particles, *effort)
     if found.num_failed:

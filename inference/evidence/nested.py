@@ -20,8 +20,8 @@ from jaxtyping import Array, Float, Int
 from generative import TwoStageModel
 from inference.devices import shard
 from inference.estimate import Estimate
-from inference.evidence.pilot import start_stage
-from inference.evidence.population import Particles, Recipe, sweep
+from inference.evidence.pilot import settled, start_stage
+from inference.evidence.population import Particles, Recipe
 from inference.evidence.prior import PriorSampler
 from inference.evidence.tempered import by_run
 from inference.kernels import surrogate as surrogates
@@ -35,7 +35,7 @@ from inference.kernels.constrained import (
 from inference.kernels.exchange_state import Tuning
 from inference.kernels.step_size import LARGEST_ANGLE, SMALLEST_ANGLE, StepSize
 from inference.normalizer.spread import mean_of_runs
-from inference.progress import progress_bar
+from inference.progress import SILENT, Monitor
 
 _CHUNK = 10
 _SHARE_DELETED = 0.1
@@ -109,7 +109,7 @@ def run(
     num_moves: int,
     num_annealed: int,
     max_nats: float,
-    progress: bool = False,
+    monitor: Monitor = SILENT,
     sharded: bool = False,
 ) -> NestedRuns:
     """Make independent runs at once.
@@ -127,28 +127,28 @@ def run(
         See :meth:`~inference.evidence.prior.PriorSampler.draw`.
     max_nats : float
         Compression of the prior at which a run stops in any case.
-    progress : bool
+    monitor : Monitor
     sharded : bool
         Whether to spread the runs over all devices.
     """
-    key, key_stage, key_start, key_settle, key_tie = jax.random.split(key, 5)
+    key, key_stage, key_start, key_tie = jax.random.split(key, 4)
     stage = start_stage(prior, key_stage, num_moves, num_annealed)
     settings = _Settings(prior.recipe, num_live, num_sweeps)
-    flat = prior.draw(key_start, num_runs * num_live, num_annealed)
-    if not prior.is_exact:  # annealed draws first forget how they were made
-        settled = (jnp.asarray(0.0), jnp.asarray(num_moves), jnp.asarray(stage.num_sweeps))
-        flat, _ = sweep(key_settle, prior.recipe, flat, stage.tuning, *settled)
-    particles = by_run(flat, num_runs)
+    effort = (num_runs * num_live, num_moves, num_annealed)
+    particles = by_run(settled(prior, key_start, stage, *effort, monitor), num_runs)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
     state = _init(jax.random.split(key_tie, num_runs), settings, particles)
     tuning = stage.tuning
     max_chunks = int(np.ceil(max_nats * num_live / settings.num_delete / _CHUNK))
-    dead: list[tuple] = []
-    infos: list[ConstrainedInfo] = []
-    with progress_bar(None, "nested sampling", progress, unit="nat") as bar:
-        for index in range(max_chunks):
-            key_fit, *keys = jax.random.split(jax.random.fold_in(key, index), num_runs + 1)
+    section, zero = monitor.section("nested sampling"), np.zeros(0)
+    dead = [(zero,) * 4] * section.count
+    infos = [ConstrainedInfo(*(zero,) * len(ConstrainedInfo._fields))] * section.count
+    state, tuning, dead, infos = section.restore((state, tuning, dead, infos))
+    nats = _CHUNK * settings.num_delete / num_live
+    with monitor.bar(None, "nested sampling", "nat", nats * len(dead)) as bar:
+        while len(dead) < max_chunks and not _is_finished(state).all():
+            key_fit, *keys = jax.random.split(jax.random.fold_in(key, len(dead)), num_runs + 1)
             tuning = _refitted(key_fit, settings.recipe, state, tuning)
             state, (points, info) = _advance(
                 jnp.stack(keys), settings, state, tuning, jnp.asarray(num_moves)
@@ -156,13 +156,17 @@ def run(
             tuning = _adapted(tuning, info)
             dead.append(jax.tree.map(np.asarray, points))
             infos.append(jax.tree.map(np.asarray, info))
-            left = np.asarray(state.integrator.logZ_live - state.integrator.logZ)
-            bar.update(_CHUNK * settings.num_delete / num_live)
+            bar.update(nats)
             bar.set_postfix_str(f"log evidence {np.asarray(state.integrator.logZ).mean():.2f}")
-            if (left < _LOG_SHARE_LEFT).all():
-                break
+            if section.is_due:
+                section.save((state, tuning, dead, infos), len(dead))
+    section.save((state, tuning, dead, infos), len(dead))
     step_size = float(tuning.step_2.value)
-    return _gathered(settings, state, dead, infos, left < _LOG_SHARE_LEFT, step_size)
+    return _gathered(settings, state, dead, infos, step_size)
+
+
+def _is_finished(state: adaptive.AdaptiveNSState) -> np.ndarray:
+    return np.asarray(state.integrator.logZ_live - state.integrator.logZ) < _LOG_SHARE_LEFT
 
 
 def _gathered(
@@ -170,7 +174,6 @@ def _gathered(
     state: adaptive.AdaptiveNSState,
     dead: list[tuple],
     infos: list[ConstrainedInfo],
-    finished: np.ndarray,
     step_size: float,
 ) -> NestedRuns:
     live = state.particles
@@ -196,7 +199,7 @@ def _gathered(
         value,
         np.nan_to_num(birth, nan=-np.inf),
         settings.num_live,
-        finished,
+        _is_finished(state),
         float(np.mean([info.rate_exchange.mean() for info in infos])),
         step_size,
         int(sum(info.num_failed.sum() for info in infos)),

@@ -13,11 +13,11 @@ from blackjax.smc.resampling import systematic
 from jaxtyping import Array, Float
 
 from generative import InvalidInput
-from inference.evidence.population import Particles, Recipe, adapt_steps, refit
+from inference.evidence.population import Particles, Recipe, adapt_steps, refit, sweep
 from inference.evidence.prior import PriorSampler
 from inference.kernels.exchange_state import Tuning
 from inference.normalizer.annealing import ESS_FRACTION, largest_increment
-from inference.progress import progress_bar
+from inference.progress import SILENT, Monitor
 
 MAX_POWERS = 1000
 # Larger pilots where L is -infinity at all draws of the smaller.
@@ -45,7 +45,11 @@ class Stage(NamedTuple):
 
 
 def plan(
-    prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int, progress: bool = False
+    prior: PriorSampler,
+    key: jax.Array,
+    num_moves: int,
+    num_annealed: int,
+    monitor: Monitor = SILENT,
 ) -> list[Stage]:
     """Carry a pilot population to power 1, choosing everything on the way.
 
@@ -57,8 +61,7 @@ def plan(
         HMC moves per persistent negative sample.
     num_annealed : int
         See :meth:`~inference.evidence.prior.PriorSampler.draw`.
-    progress : bool
-        Whether to show a progress bar.
+    monitor : Monitor
 
     Returns
     -------
@@ -66,9 +69,11 @@ def plan(
         With the prior, power 0, first. The last has power 1, unless 1000 were not enough.
     """
     key, key_start = jax.random.split(key)
+    section = monitor.section("pilot")
     particles, flat, stage = _start(prior, key_start, num_moves, num_annealed)
-    stages = [stage]
-    with progress_bar(1.0, "pilot", progress, unit="power") as bar:
+    stages = [stage] * max(1, section.count)
+    key, particles, stages = section.restore((key, particles, stages))
+    with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
         while stages[-1].power < 1 and len(stages) <= MAX_POWERS:
             key, key_resample, key_move = jax.random.split(key, 3)
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
@@ -77,12 +82,37 @@ def plan(
             particles, stage = tune(key_move, prior, particles, flat, previous, power, num_moves)
             bar.update(power - stages[-1].power)
             stages.append(stage)
+            if stage.power >= 1 or section.is_due:
+                section.save((key, particles, stages), len(stages))
     return stages
 
 
 def start_stage(prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int) -> Stage:
     """Plan the first stage alone: the prior, power 0."""
     return _start(prior, key, num_moves, num_annealed)[2]
+
+
+def settled(
+    prior: PriorSampler,
+    key: jax.Array,
+    stage: Stage,
+    num_draws: int,
+    num_moves: int,
+    num_annealed: int,
+    monitor: Monitor = SILENT,
+) -> Particles:
+    """Draw a population of the prior; annealed draws move until they forget how they were made."""
+    section = monitor.section("prior")
+    if section.count:
+        return section.restore(Particles(*[jnp.zeros(0)] * len(Particles._fields)))
+    key_draw, key_settle = jax.random.split(key)
+    particles = prior.draw(key_draw, num_draws, num_annealed)
+    if not prior.is_exact:
+        effort = (jnp.asarray(num_moves), jnp.asarray(stage.num_sweeps))
+        power = jnp.asarray(stage.power)
+        particles, _ = sweep(key_settle, prior.recipe, particles, stage.tuning, power, *effort)
+    section.save(particles, 1)
+    return particles
 
 
 def _start(

@@ -20,12 +20,12 @@ from jaxtyping import Array, Float, Int
 
 from inference.devices import shard
 from inference.estimate import Estimate
-from inference.evidence.pilot import Stage
+from inference.evidence.pilot import Stage, settled
 from inference.evidence.population import Particles, Recipe, SweepInfo, sweep
 from inference.evidence.prior import PriorSampler
 from inference.kernels.exchange_state import Tuning
 from inference.normalizer.spread import SIGMAS_OF_A_BRACKET, log_of_mean, mean_of_runs
-from inference.progress import progress_bar
+from inference.progress import SILENT, Monitor
 
 
 class TemperedRuns(NamedTuple):
@@ -93,7 +93,7 @@ def run(
     num_particles: int,
     num_moves: int,
     num_annealed: int,
-    progress: bool = False,
+    monitor: Monitor = SILENT,
     sharded: bool = False,
 ) -> TemperedRuns:
     """Carry independent populations along a plan.
@@ -108,24 +108,24 @@ def run(
     num_runs, num_particles : int
     num_moves, num_annealed : int
         As for :func:`plan`.
-    progress : bool
+    monitor : Monitor
     sharded : bool
         Whether to spread the runs over all devices.
     """
-    key, key_start, key_settle = jax.random.split(key, 3)
-    flat = prior.draw(key_start, num_runs * num_particles, num_annealed)
-    particles = by_run(flat, num_runs)
+    key, key_start = jax.random.split(key)
+    effort = (num_runs * num_particles, num_moves, num_annealed)
+    particles = by_run(settled(prior, key_start, stages[0], *effort, monitor), num_runs)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
-    if not prior.is_exact:  # annealed draws first forget how they were made
-        still = (jnp.asarray(0.0), jnp.asarray(0.0))
-        settings = (jnp.asarray(num_moves), jnp.asarray(stages[0].num_sweeps))
-        particles, _, _ = advance(
-            key_settle, prior.recipe, particles, stages[0].tuning, *still, *settings
-        )
     means, increments, infos = [particles.log_likelihood.mean(axis=1)], [], []
-    with progress_bar(len(stages) - 1, "powers", progress) as bar:
-        for index, (old, new) in enumerate(zip(stages, stages[1:], strict=False)):
+    section, zero = monitor.section("powers"), np.zeros(0)
+    if section.count:
+        moved = [zero] * section.count
+        template = (particles, [zero, *moved], moved, [SweepInfo(zero, zero, zero)] * len(moved))
+        particles, means, increments, infos = section.restore(template)
+    with monitor.bar(len(stages) - 1, "powers", initial=len(infos)) as bar:
+        for index in range(len(infos), len(stages) - 1):
+            old, new = stages[index : index + 2]
             key_stage = jax.random.fold_in(key, index)
             settings = (jnp.asarray(num_moves), jnp.asarray(new.num_sweeps))
             powers = (jnp.asarray(old.power), jnp.asarray(new.power))
@@ -136,6 +136,8 @@ def run(
             means.append(particles.log_likelihood.mean(axis=1))
             infos.append(info)
             bar.update(1)
+            if index == len(stages) - 2 or section.is_due:
+                section.save((particles, means, increments, infos), index + 1)
     return TemperedRuns(
         np.sum([np.asarray(x) for x in increments], axis=0),
         np.array([stage.power for stage in stages]),

@@ -37,6 +37,8 @@ def log_joint(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
 
 def share(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Vector:
     """theta_2 with the coordinates that the second stage fixes taken from theta_1."""
+    if model.moving_2.all():
+        return theta_2
     return jnp.where(model.moving_2, theta_2, theta_1)
 
 

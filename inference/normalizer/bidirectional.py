@@ -8,13 +8,14 @@ ends this is warp bridge sampling (X.-L. Meng and S. Schilling, J. Comput. Graph
 doi:10.1198/106186002457). Work is a log weight here: f over base along the way, nats.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from inference.normalizer.annealing import Schedule
 from inference.normalizer.path import Path
@@ -23,6 +24,7 @@ from inference.normalizer.spread import student_factor
 _BISECTIONS = 80
 # Below this many draws in the region where both ends live, the ratio is not known.
 _SMALLEST_OVERLAP = 5.0
+_SIGMAS_OF_A_CONTRADICTION = 5.0
 
 
 class Work(NamedTuple):
@@ -98,21 +100,32 @@ def acceptance_ratio(
     value, standard_error : float
         Nats; the error is infinite where the two directions hardly overlap.
     """
-    num_blocks = len(forward)
-    value = _solve(forward, reverse)
-    left_out = np.array(
-        [
-            _solve(np.delete(forward, i, axis=0), np.delete(reverse, i, axis=0))
-            for i in range(num_blocks)
-        ]
-    )
-    error = np.sqrt((num_blocks - 1) * np.mean((left_out - left_out.mean()) ** 2))
+    value, error = _jackknife(_solve, forward, reverse)
     shift = np.log(forward.size / reverse.size)
     is_reverse = expit(np.concatenate([forward.ravel(), reverse.ravel()]) - value - shift)
     overlap = np.sum(is_reverse * (1 - is_reverse))
     if not np.isfinite(value) or not overlap >= _SMALLEST_OVERLAP:
         return value, np.inf
-    return value, float(student_factor(num_blocks) * error)
+    return value, error
+
+
+def missed_region(forward: Float[np.ndarray, "block n"], value: float, error: float) -> bool:
+    """Whether forward weights say that Z is larger than a joint estimate does.
+
+    They are unbiased for Z whatever the schedule, and err on the low side where they are few.
+    Where they are significantly *above*, the reverse draws all miss a region of q(. | theta_1), as
+    they may on a plateau that the pilot never met.
+    """
+    alone, its_error = _jackknife(lambda x: logsumexp(x) - np.log(x.size), forward)
+    return bool(alone - value > _SIGMAS_OF_A_CONTRADICTION * np.hypot(error, its_error))
+
+
+def _jackknife(estimator: Callable[..., float], *blocks: np.ndarray) -> tuple[float, float]:
+    """Value, and its standard error by leaving out one block at a time."""
+    number = len(blocks[0])
+    left_out = [estimator(*(np.delete(x, i, axis=0) for x in blocks)) for i in range(number)]
+    error = np.sqrt((number - 1) * np.mean((left_out - np.mean(left_out)) ** 2))
+    return float(estimator(*blocks)), float(student_factor(number) * error)
 
 
 def _solve(forward: np.ndarray, reverse: np.ndarray) -> float:

@@ -5,6 +5,7 @@ q(. | theta_1) bounds it from above (R. B. Grosse, S. Ancha and D. M. Roy, *Meas
 reliability of MCMC inference with bidirectional Monte Carlo*, 2016, arXiv:1606.02275).
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -16,16 +17,24 @@ from generative import AgreementConditioned, TwoStageModel
 from inference.estimate import Estimate
 from inference.kernels.surrogate import flat
 from inference.normalizer.annealing import Annealed, Schedule, anneal, anneal_along
-from inference.normalizer.bidirectional import acceptance_ratio, forward_work, reverse_work
+from inference.normalizer.bidirectional import (
+    acceptance_ratio,
+    forward_work,
+    missed_region,
+    reverse_work,
+)
 from inference.normalizer.path import Path
 from inference.normalizer.spread import lower_bracket, upper_bracket
 
 _NUM_BLOCKS = 16
 _NUM_FORWARD, _NUM_REVERSE = 8, 4  # chains a block
 _NUM_PILOT_PARTICLES = 64
+# Of a second pilot, where the first missed a region.
+_NUM_SECOND_PILOT_PARTICLES = 1024
 # Exact draws by rejection may cost this share of the budget.
 _SHARE_FOR_DRAWS = 0.5
 
+MISSED = "reverse chains miss a region that forward chains find"
 NOT_EXACT = (
     "reverse chains start at annealed draws, since exact ones by rejection are beyond the budget: "
     "upper is only Z <= 1"
@@ -71,10 +80,28 @@ def _one_point(
     target_standard_error: float,
     max_evaluations: int,
 ) -> Estimate:
-    key, key_pilot = jax.random.split(key)
-    pilot = anneal(key_pilot, model, theta_1, _NUM_PILOT_PARTICLES)
-    spent = int(pilot.num_evaluations)
-    exact = _can_reject(model, pilot, max_evaluations)
+    spent = 0
+    for index, size in enumerate((_NUM_PILOT_PARTICLES, _NUM_SECOND_PILOT_PARTICLES)):
+        key_pilot, key_rounds = jax.random.split(jax.random.fold_in(key, index))
+        pilot = anneal(key_pilot, model, theta_1, size)
+        budget = max_evaluations - int(pilot.num_evaluations) - spent
+        found = _joined(model, theta_1, key_rounds, pilot, target_standard_error, budget)
+        spent += int(pilot.num_evaluations) + found.num_evaluations
+        if found.note != MISSED:
+            break
+    return replace(found, num_evaluations=spent)
+
+
+def _joined(
+    model: TwoStageModel,
+    theta_1: Float[Array, " d"],
+    key: jax.Array,
+    pilot: Annealed,
+    target_standard_error: float,
+    max_evaluations: int,
+) -> Estimate:
+    """Join rounds of work along a pilot's schedule until the target is met."""
+    spent, exact = 0, _can_reject(model, pilot, max_evaluations)
     rounds: list[tuple[np.ndarray, np.ndarray]] = []
     while True:
         key_draws, key_work = jax.random.split(jax.random.fold_in(key, len(rounds)))
@@ -88,17 +115,19 @@ def _one_point(
         rounds.append(tuple(np.asarray(x, np.float64) for x in work))
         forward, reverse = (np.concatenate(x, axis=1) for x in zip(*rounds, strict=True))
         value, error = acceptance_ratio(forward, reverse)
-        if error <= target_standard_error or spent + cost > max_evaluations:
+        missed = missed_region(forward, value, error)
+        if missed or error <= target_standard_error or spent + cost > max_evaluations:
             break
-    reached = bool(pilot.reached)
+    usable = bool(pilot.reached) and not missed
+    note = "" if exact else NOT_EXACT
     return Estimate(
         value,
-        error if reached else np.inf,
-        float(lower_bracket(forward.reshape(1, -1))[0]) if reached else -np.inf,
-        float(upper_bracket(reverse.reshape(1, -1))[0]) if exact and reached else 0.0,
+        error if usable else np.inf,
+        float(lower_bracket(forward.reshape(1, -1))[0]) if usable else -np.inf,
+        float(upper_bracket(reverse.reshape(1, -1))[0]) if exact and usable else 0.0,
         "reverse_annealing",
         spent,
-        "" if exact else NOT_EXACT,
+        MISSED if missed else note,
     )
 
 

@@ -1,0 +1,115 @@
+"""Data, and the NumPyro program that makes them from theta_2."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from numpyro import handlers
+from numpyro.infer.util import log_density
+
+from generative.errors import InvalidInput
+
+
+class Observation:
+    """A NumPyro program of one theta, and the observed values of its sample sites.
+
+    Parameters
+    ----------
+    program : callable
+        theta -> sample statements; (theta, inputs) -> sample statements where there are `inputs`.
+    data : mapping from site name to array
+    inputs : pytree, optional
+        One entry per answer along the leading axes of all leaves. Answers must be independent
+        given theta, so that a part of them is an observation too: this is what mini-batches need.
+    """
+
+    def __init__(
+        self, program: Callable[..., Any], data: Mapping[str, ArrayLike], inputs: PyTree = None
+    ):
+        self.program = program
+        self.data = {name: jnp.asarray(value) for name, value in data.items()}
+        self.inputs = None if inputs is None else jax.tree.map(jnp.asarray, inputs)
+
+    @property
+    def num_answers(self) -> int | None:
+        """Number of answers that mini-batches are drawn from; None without `inputs`."""
+        return None if self.inputs is None else len(jax.tree.leaves(self.inputs)[0])
+
+    def __call__(self, theta: PyTree) -> Any:
+        """Make the sample statements, with what was observed."""
+        return self._run(self.data, self.inputs, theta)
+
+    def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
+        """Log density of the data, nats."""
+        return log_density(self, (theta,), {}, {})[0]
+
+    def batch_log_likelihood(self, theta: PyTree, chosen: Int[Array, " n"]) -> Float[Array, ""]:
+        """Estimate the log density of N answers by N / n times that of n of them, nats."""
+        data, inputs = jax.tree.map(lambda x: x[chosen], (self.data, self.inputs))
+        value = log_density(lambda t: self._run(data, inputs, t), (theta,), {}, {})[0]
+        return value * (self.num_answers / len(chosen))
+
+    def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
+        """Log likelihood of each observed answer, by site, nats."""
+        trace = handlers.trace(self).get_trace(theta)
+        return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in self.data}
+
+    def check(self, theta: PyTree) -> set[str]:
+        """Check data and inputs against the program; return the names of its sample sites.
+
+        Raises
+        ------
+        InvalidInput
+        """
+        self._check_inputs()
+        program = handlers.seed(self.program, jax.random.key(0))
+        trace = handlers.trace(program).get_trace(*self._arguments(self.inputs, theta))
+        sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
+        for name, site in sites.items():
+            if site["is_observed"]:
+                raise InvalidInput(
+                    f"observation site {name!r}", "data inside the program", "data={name: array}"
+                )
+        if self.data and set(sites) - set(self.data):
+            raise InvalidInput(
+                "data", f"sites {sorted(self.data)}", f"all sample sites: {sorted(sites)}"
+            )
+        for name, value in self.data.items():
+            if name not in sites:
+                raise InvalidInput("data", f"site {name!r}", f"the sample sites {sorted(sites)}")
+            self._check_site(name, value, sites[name])
+        return set(sites)
+
+    def _check_site(self, name: str, value: Array, site: dict[str, Any]) -> None:
+        expected = jnp.shape(site["value"])
+        if value.size == 0:
+            raise InvalidInput(f"data[{name!r}]", "no answers", "at least one")
+        if value.shape != expected:
+            raise InvalidInput(f"data[{name!r}]", f"shape {value.shape}", f"shape {expected}")
+        if self.num_answers is not None and value.shape[:1] != (self.num_answers,):
+            raise InvalidInput(
+                f"data[{name!r}]", f"shape {value.shape}", f"{self.num_answers} answers, as inputs"
+            )
+        support = site["fn"].support
+        if not np.all(support(value)):
+            outside = value[~np.broadcast_to(support(value), value.shape)]
+            raise InvalidInput(f"data[{name!r}]", outside.ravel()[0], f"values in {support}")
+
+    def _check_inputs(self) -> None:
+        if self.inputs is None:
+            return
+        lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(self.inputs)}
+        if len(lengths) != 1 or lengths <= {(), (0,)}:
+            found = f"leading axes {sorted(lengths)}"
+            raise InvalidInput("inputs", found, "one entry per answer in every leaf")
+
+    def _run(self, data: Mapping[str, Array], inputs: PyTree, theta: PyTree) -> Any:
+        program = handlers.condition(self.program, data=dict(data))
+        return program(*self._arguments(inputs, theta))
+
+    @staticmethod
+    def _arguments(inputs: PyTree, theta: PyTree) -> tuple[PyTree, ...]:
+        return (theta,) if inputs is None else (theta, inputs)

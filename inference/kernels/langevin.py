@@ -1,0 +1,304 @@
+"""Langevin dynamics on (theta_1, theta_2) with persistent negative samples.
+
+The force on theta_1 contains -grad log Z(theta_1), which negative samples w ~ q(. | theta_1)
+estimate. For a location stage both grad_1 log p2(w | theta_1) and -lambda grad C(w) do; they differ
+by the score s(w) = grad_w log q(w | theta_1), whose mean is 0, and any matrix P may weigh it:
+
+    grad log Z(theta_1) = E_q[-lambda grad C(w) - P S2 s(w)].
+
+P = S2^-1 is the persistent-contrastive form. It is noisy wherever the prior is wide, be C flat
+there or not. P = 0 is silent where C is flat and loud where it is steep. With P = A' K^-1 A, the
+curvature of log Z under a linear-Gaussian stand-in, the noise is 0 where the stand-in is right,
+and with it the lag of w behind theta_1. This is the default.
+
+The step is that of stochastic gradient Langevin dynamics (M. Welling and Y. W. Teh, ICML 2011),
+with a metric Sigma that warm-up fits and sampling keeps fixed,
+
+    x += h Sigma g(y) + sqrt(2 h) xi,   xi ~ N(0, Sigma),
+
+at y = x, or (`averaged`) at y = x + sqrt(h / 2) xi with the same xi: then the law of y has no bias
+at all for Gaussian targets and one of second order elsewhere (B. Leimkuhler and C. Matthews, Appl.
+Math. Res. Express 2013, doi:10.1093/amrx/abs010), at no cost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from generative import TwoStageModel
+from inference.kernels.density import log_first, log_second, share
+from inference.kernels.independence import independence_step
+
+# Of the noise's own length.
+_LONGEST_DRIFT = 3.0
+
+Estimator = Literal["control", "score"]
+
+
+class JointMetric(Protocol):
+    """A centred Gaussian on (theta_1, theta_2), shape (2 d,)."""
+
+    def covariance(self, x: Array) -> Array:
+        """Sigma x."""
+
+    def fluctuation(self, key: jax.Array) -> Array:
+        """Draw from N(0, Sigma)."""
+
+
+class NegativeMetric(JointMetric, Protocol):
+    """A centred Gaussian on w, and what it says of log Z."""
+
+    def low_rank(self, x: Array) -> Array:
+        """Minus the Hessian of log Z, times x."""
+
+
+class Metric(NamedTuple):
+    """What all chains and negative samples share.
+
+    Attributes
+    ----------
+    joint : JointMetric
+    negative : NegativeMetric
+    """
+
+    joint: JointMetric
+    negative: NegativeMetric
+
+
+class LangevinTuning(NamedTuple):
+    """What warm-up learns and sampling keeps fixed.
+
+    Attributes
+    ----------
+    metric : Metric
+    step_size, step_negative : float arrays
+        h for theta_1 and theta_2, and for negative samples, in units in which the metric is the
+        covariance: 1 forgets a Gaussian target at once, 2 over the largest eigenvalue of
+        Sigma times the precision is unstable.
+    num_inner : int array
+        Steps of each negative sample per step of theta_1 and theta_2. Too few: w lags behind
+        theta_1, whose variance grows by about step_size / (step_negative num_inner) of the share
+        of the noise that the estimator leaves.
+    """
+
+    metric: Metric
+    step_size: Float[Array, ""]
+    step_negative: Float[Array, ""]
+    num_inner: Int[Array, ""]
+
+
+class LangevinState(NamedTuple):
+    """State of one chain.
+
+    Attributes
+    ----------
+    theta_1, theta_2 : arrays, shape (d,)
+    negative : array, shape (M, d)
+    """
+
+    theta_1: Float[Array, " d"]
+    theta_2: Float[Array, " d"]
+    negative: Float[Array, "M d"]
+
+
+@dataclass(frozen=True)
+class Langevin:
+    """A pair of pure functions, `init` and `step`, for one chain.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    averaged : bool
+        Whether gradients are taken at the averaged point.
+    estimator : {"control", "score"}
+        Of grad log Z.
+    batch_size : int, optional
+        Answers per step, drawn with replacement; all of them by default. C is never mini-batched:
+        a part of it would have another Z.
+    held : str, optional
+        Parameters whose names start so are held fixed where C is differentiated. The field is no
+        gradient then, and its stationary law is not the posterior.
+    refresh : bool
+        Whether negative samples, and theta_2 where all data are used, are also proposed afresh
+        from p2 at every step, by Metropolis: a way between modes where these are few and C mild,
+        and wasted in large networks.
+    omit_normalizer : bool
+        True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
+    """
+
+    model: TwoStageModel
+    averaged: bool = True
+    estimator: Estimator = "control"
+    batch_size: int | None = None
+    held: str | None = None
+    refresh: bool = False
+    omit_normalizer: bool = False
+
+    def init(
+        self,
+        theta_1: Float[Array, " d"],
+        theta_2: Float[Array, " d"],
+        negative: Float[Array, "M d"],
+    ) -> LangevinState:
+        """Return the state of a chain; coordinates that stages fix are made to agree."""
+        shared = jax.vmap(lambda w: share(self.model, theta_1, w))
+        return LangevinState(theta_1, share(self.model, theta_1, theta_2), shared(negative))
+
+    def step(
+        self,
+        key: jax.Array,
+        state: LangevinState,
+        tuning: LangevinTuning,
+        scale: Float[Array, ""] | float = 1.0,
+    ) -> tuple[LangevinState, Float[Array, " d"]]:
+        """Make one step; with the state, the estimate of grad log Z that it used.
+
+        Parameters
+        ----------
+        key : PRNG key
+        state : LangevinState
+        tuning : LangevinTuning
+        scale : float
+            Factor of `step_size`, from a schedule.
+        """
+        key_noise, key_negative, key_batch, key_refresh = jax.random.split(key, 4)
+        metric, size = tuning.metric, scale * tuning.step_size
+        noise = metric.joint.fluctuation(key_noise)
+        start = jnp.concatenate([state.theta_1, state.theta_2])
+        theta_1, theta_2 = jnp.split(self._point(start, size, noise), 2)
+        theta_2 = share(self.model, theta_1, theta_2)
+        negative, slope = self._move_negatives(key_negative, theta_1, state.negative, tuning)
+        first, second = self.gradient(theta_1, theta_2, key_batch)
+        if not self.omit_normalizer:
+            first = first - slope
+        push = _tamed(size, jnp.concatenate([first, second]), metric.joint)
+        moved = start + push + jnp.sqrt(2 * size) * noise
+        moved_1, moved_2 = jnp.split(moved, 2)
+        if self.refresh and self.batch_size is None:
+            moved_2 = self._refreshed(key_refresh, moved_1, moved_2, self.model.log_likelihood)
+        return self.init(moved_1, moved_2, negative), slope
+
+    def read(self, key: jax.Array, state: LangevinState, tuning: LangevinTuning) -> LangevinState:
+        """Draw a state with the law of the points at which gradients are taken."""
+        key_joint, key_negative = jax.random.split(key)
+        metric = tuning.metric
+        noise = metric.joint.fluctuation(key_joint)
+        start = jnp.concatenate([state.theta_1, state.theta_2])
+        theta_1, theta_2 = jnp.split(self._point(start, tuning.step_size, noise), 2)
+
+        def one(key: jax.Array, w: Array) -> Array:
+            return self._point(w, tuning.step_negative, metric.negative.fluctuation(key))
+
+        keys = jax.random.split(key_negative, len(state.negative))
+        return self.init(theta_1, theta_2, jax.vmap(one)(keys, state.negative))
+
+    def _point(self, x: Array, size: Float[Array, ""], noise: Array) -> Array:
+        return x + jnp.sqrt(0.5 * size) * noise if self.averaged else x
+
+    def _move_negatives(
+        self,
+        key: jax.Array,
+        theta_1: Float[Array, " d"],
+        negative: Float[Array, "M d"],
+        tuning: LangevinTuning,
+    ) -> tuple[Float[Array, "M d"], Float[Array, " d"]]:
+        """Move all negative samples under theta_1, and estimate grad log Z on the way."""
+        metric, size = tuning.metric.negative, tuning.step_negative
+        if self.omit_normalizer:
+            return negative, jnp.zeros_like(theta_1)
+
+        def one(key: jax.Array, w: Array) -> tuple[Array, Array]:
+            key_noise, key_refresh = jax.random.split(key)
+            if self.refresh:
+                w = self._refreshed(key_refresh, theta_1, w)
+            noise = metric.fluctuation(key_noise)
+            point = share(self.model, theta_1, self._point(w, size, noise))
+            pull = jax.grad(log_second, argnums=2)(self.model, theta_1, point)
+            push = self.push(point)
+            w = w + _tamed(size, pull + push, metric) + jnp.sqrt(2 * size) * noise
+            if self.estimator == "score":
+                return w, jnp.where(self.model.moving_2, -pull, push)
+            variance = jnp.asarray(self.model.second_stage.variance, w.dtype)
+            return w, push - metric.low_rank(variance * (pull + push))
+
+        def inner(index: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            negative, total = carry
+            keys = jax.random.split(jax.random.fold_in(key, index), len(negative))
+            negative, slopes = jax.vmap(one)(keys, negative)
+            return negative, total + slopes.mean(axis=0)
+
+        start = (negative, jnp.zeros_like(theta_1))
+        negative, total = jax.lax.fori_loop(0, tuning.num_inner, inner, start)
+        return negative, total / tuning.num_inner
+
+    def _refreshed(
+        self,
+        key: jax.Array,
+        theta_1: Float[Array, " d"],
+        theta: Float[Array, " d"],
+        log_likelihood: Callable[[Array], Array] | None = None,
+    ) -> Float[Array, " d"]:
+        def log_weight(theta: Array) -> Array:
+            penalty = self.model.agreement.strength * self.model.agreement.disagreement(theta)
+            return -penalty if log_likelihood is None else log_likelihood(theta) - penalty
+
+        return independence_step(key, self.model, theta_1, theta, log_weight)
+
+    def gradient(
+        self,
+        theta_1: Float[Array, " d"],
+        theta_2: Float[Array, " d"],
+        key: jax.Array | None = None,
+    ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """Gradients of the log joint but for -log Z, by theta_1 and by theta_2.
+
+        With a key, and a `batch_size`, of a mini-batch of the data.
+        """
+
+        def of_stages(theta_1: Array, theta_2: Array) -> Array:
+            return log_first(self.model, theta_1) + log_second(self.model, theta_1, theta_2)
+
+        first, second = jax.grad(of_stages, argnums=(0, 1))(theta_1, theta_2)
+        if self.model.is_null:
+            return first, second + self.push(theta_2)
+        if self.batch_size is None or key is None:
+            of_data = jax.grad(self.model.log_likelihood)(theta_2)
+        else:
+            shape = (self.batch_size,)
+            chosen = jax.random.randint(key, shape, 0, self.model.num_answers)
+            of_data = jax.grad(self.model.batch_log_likelihood)(theta_2, chosen)
+        return first, second + self.push(theta_2) + of_data
+
+    def push(self, theta: Float[Array, " d"]) -> Float[Array, " d"]:
+        """-lambda grad C, with what is held fixed left out."""
+        agreement = self.model.agreement
+        gradient = jax.grad(agreement.disagreement)(theta)
+        if self.held is not None:
+            gradient = jnp.where(self._is_held, 0, gradient)
+        return -agreement.strength * gradient
+
+    @cached_property
+    def _is_held(self) -> np.ndarray:
+        mask = np.zeros(self.model.dimension, bool)
+        for name, block in self.model.space.blocks.items():
+            mask[block] = name.startswith(self.held)
+        return mask
+
+
+def _tamed(size: Float[Array, ""], gradient: Array, metric: JointMetric) -> Array:
+    """H Sigma g, shortened where it is far longer than the noise.
+
+    Where forces grow faster than linearly, no step is stable everywhere (M. Hutzenthaler,
+    A. Jentzen and P. E. Kloeden, Ann. Appl. Probab. 22 (2012), doi:10.1214/11-AAP803). At
+    stationarity the limit is six standard deviations away in one dimension, and more in many.
+    """
+    drift = metric.covariance(gradient)
+    squared = size * jnp.sum(gradient * drift)  # over that of the noise, 2 d on average
+    limit = _LONGEST_DRIFT * jnp.sqrt(2.0 * gradient.size)
+    return size * drift * jnp.minimum(1, limit / jnp.sqrt(jnp.maximum(squared, 1e-30)))

@@ -1,0 +1,160 @@
+"""What Langevin chains share: a metric, and steps that it makes stable."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from generative import LaplaceStage, TwoStageModel
+from inference.kernels import surrogate as surrogates
+from inference.kernels.density import log_second
+from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
+from inference.kernels.joint import JointReference, PosteriorReference
+from inference.kernels.langevin import Langevin, LangevinState, Metric
+
+_NUM_CURVATURE_POINTS = 8
+_POWER_ITERATIONS = 10
+_LARGEST_STEP = 0.5
+# The kink of a Laplace density has no Hessian to limit the step.
+_LARGEST_STEP_AT_KINKS = 0.05
+
+
+def curved_metric(
+    model: TwoStageModel,
+    transport: surrogates.LinearGaussianAgreement,
+    likelihood: surrogates.LinearGaussianAgreement,
+) -> Metric:
+    """Metric of linear-Gaussian stand-ins for agreement and likelihood."""
+    variance_1 = jnp.asarray(model.first_stage.variance, model.space.origin.dtype)
+    return Metric(PosteriorReference(JointReference(transport, variance_1), likelihood), transport)
+
+
+def fitted_metric(
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_2: Float[Array, "n d"],
+    negative: Float[Array, "n d"],
+) -> Metric:
+    """Metric of stand-ins fitted to draws: of theta_2 for L, of negative samples for C."""
+    key_transport, key_likelihood = jax.random.split(key)
+    transport = surrogates.fit(
+        key_transport,
+        model,
+        surrogates.agreement_potential(model),
+        negative,
+        _NUM_CURVATURE_POINTS,
+    )
+    if model.is_null:
+        return curved_metric(model, transport, surrogates.flat(model, surrogates.rank(model)))
+    likelihood = surrogates.fit(
+        key_likelihood,
+        model,
+        surrogates.likelihood_potential(model),
+        theta_2,
+        _NUM_CURVATURE_POINTS,
+    )
+    return curved_metric(model, transport, likelihood)
+
+
+def flat_metric(model: TwoStageModel) -> Metric:
+    """Covariance of the two stages, in the form of a fitted metric."""
+    flat = surrogates.flat(model, surrogates.rank(model))
+    return curved_metric(model, flat, flat)
+
+
+def diagonal_metric(
+    model: TwoStageModel,
+    square_2: Float[Array, " d"] | float = 0.0,
+    square_w: Float[Array, " d"] | float = 0.0,
+) -> Metric:
+    """Metric from mean squared gradients, RMSProp's statistic, coordinate by coordinate.
+
+    At stationarity the mean square of a score is the mean curvature, so no root is taken:
+    step sizes are then in units of the posterior's variance, not its standard deviation. Noise of
+    mini-batches adds to the squares, and so shortens just the steps that it would disturb.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    square_2, square_w : arrays, shape (d,)
+        Mean squares of the gradient by theta_2 of the log joint, and of log q(w | theta_1).
+    """
+    dtype = model.space.origin.dtype
+    variance_1 = jnp.asarray(model.first_stage.variance, dtype)
+    variance_2 = jnp.asarray(model.second_stage.variance, dtype)
+    free = model.moving_2
+    of_prior = jnp.where(free, 1 / jnp.where(free, variance_2, 1), 0)
+    of_agreement = jnp.maximum(square_w - of_prior, 0)
+    of_likelihood = jnp.maximum(square_2 - jnp.maximum(square_w, of_prior), 0)
+    conditional = DiagonalConditional(of_agreement, variance_2)
+    return Metric(DiagonalJoint(variance_1, conditional, of_likelihood), conditional)
+
+
+def squared_gradients(
+    key: jax.Array, kernel: Langevin, state: LangevinState
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """Squares of the gradient by theta_2, and their mean over negative samples, of one chain."""
+
+    def of_negative(w: Array) -> Array:
+        pull = jax.grad(log_second, argnums=2)(kernel.model, state.theta_1, w)
+        return (pull + kernel.push(w)) ** 2
+
+    second = kernel.gradient(state.theta_1, state.theta_2, key)[1]
+    return second**2, jax.vmap(of_negative)(state.negative).mean(axis=0)
+
+
+def largest_steps(
+    key: jax.Array, kernel: Langevin, metric: Metric, state: LangevinState
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Largest steps of one chain and of its negative samples that are safely stable and accurate.
+
+    From the largest eigenvalues of Sigma H, at where the chain is, by power iteration.
+    """
+    model = kernel.model
+    key_joint, key_negative = jax.random.split(key)
+
+    def gradient(both: Array) -> Array:
+        return jnp.concatenate(kernel.gradient(*jnp.split(both, 2)))
+
+    both = jnp.concatenate([state.theta_1, state.theta_2])
+
+    def of_joint(direction: Array) -> Array:
+        curvature = -jax.jvp(gradient, (both,), (direction,))[1]
+        of_normalizer = metric.negative.low_rank(jnp.split(direction, 2)[0])
+        curvature = curvature.at[: model.dimension].add(-of_normalizer)
+        return metric.joint.covariance(curvature)
+
+    w = state.negative[0]
+
+    def force(w: Array) -> Array:
+        return jax.grad(log_second, argnums=2)(model, state.theta_1, w) + kernel.push(w)
+
+    def of_negative(direction: Array) -> Array:
+        return metric.negative.covariance(-jax.jvp(force, (w,), (direction,))[1])
+
+    largest = _LARGEST_STEP
+    if any(isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)):
+        largest = _LARGEST_STEP_AT_KINKS
+
+    def step(value: Array) -> Array:
+        return largest / jnp.maximum(1, value)
+
+    start = metric.joint.fluctuation(key_joint)
+    start_w = metric.negative.fluctuation(key_negative)
+    return step(_largest(of_joint, start)), step(_largest(of_negative, start_w))
+
+
+def _largest(apply: Callable[[Array], Array], start: Array) -> Float[Array, ""]:
+    """Modulus of the leading eigenvalue, by power iteration; 0 where there is nothing to move."""
+
+    def norm(x: Array) -> Array:
+        return jnp.sqrt(jnp.sum(x**2, dtype=jnp.result_type(float)).astype(x.dtype))
+
+    def body(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, _value = carry
+        size = norm(x)
+        moved = apply(x / jnp.where(size > 0, size, 1))
+        return moved, norm(moved)
+
+    return jax.lax.fori_loop(0, _POWER_ITERATIONS, body, (start, jnp.zeros((), start.dtype)))[1]
