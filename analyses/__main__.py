@@ -11,7 +11,7 @@ import jax
 from generative import AgreementNotReached, IntractableNormalizer, InvalidInput, problems
 from inference import NonFiniteState, Result, infer
 
-_BENCHMARKS = ("price", "posteriors", "normalizer", "evidence")
+_BENCHMARKS = ("price", "posteriors", "normalizer", "evidence", "sgld")
 _ANALYSES = ("first_posterior",)
 
 

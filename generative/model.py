@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -154,6 +155,12 @@ class TwoStageModel:
         power = jnp.asarray(self._power, dtype)
         # L may be -infinity, which power 0 must make 0.
         return power * jnp.where(power > 0, value, 0)
+
+    def shard_data(self, sharding: jax.sharding.Sharding) -> "TwoStageModel":
+        """Return this model with its answers laid out over devices, along their leading axis."""
+        sharded = copy.copy(self)
+        sharded.observation = self.observation.shard(sharding)
+        return sharded
 
     def temper(self, power: Float[ArrayLike, ""]) -> "TwoStageModel":
         """Return this model with L multiplied by a power, which may be traced.

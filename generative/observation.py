@@ -1,5 +1,6 @@
 """Data, and the NumPyro program that makes them from theta_2."""
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,15 +33,25 @@ class Observation:
         self.program = program
         self.data = {name: jnp.asarray(value) for name, value in data.items()}
         self.inputs = None if inputs is None else jax.tree.map(jnp.asarray, inputs)
+        self._sharding: jax.sharding.Sharding | None = None
 
     @property
     def num_answers(self) -> int | None:
         """Number of answers that mini-batches are drawn from; None without `inputs`."""
         return None if self.inputs is None else len(jax.tree.leaves(self.inputs)[0])
 
+    def shard(self, sharding: jax.sharding.Sharding) -> "Observation":
+        """Return this observation with the answers of a full likelihood laid out over devices."""
+        sharded = copy.copy(self)
+        sharded._sharding = sharding
+        return sharded
+
     def __call__(self, theta: PyTree) -> Any:
         """Make the sample statements, with what was observed."""
-        return self._run(self.data, self.inputs, theta)
+        observed = (self.data, self.inputs)
+        if self._sharding is not None:
+            observed = jax.lax.with_sharding_constraint(observed, self._sharding)
+        return self._run(*observed, theta)
 
     def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
         """Log density of the data, nats."""

@@ -19,6 +19,7 @@ _HEADS = ["first", "second"]
 _VERSIONS = ("jax", "numpyro", "blackjax", "arviz", "xarray", "equinox")
 _MAX_ANSWER_DRAWS = 1000
 _BATCH = 250
+_LARGEST_NAMED = 100_000
 
 
 def answers(
@@ -90,6 +91,7 @@ def build_tree(
         "sample_stats": {n: x for n, x in draws.items() if n not in (*parameters, "negative")},
     }
     dims: dict[str, list[str]] = {name: ["parameter"] for name in parameters}
+    dims |= {f"squared_distance_{stage}": ["block"] for stage in (1, 2)}
     if posterior_answers:
         groups["posterior_predictive"] = posterior_answers
     if prior is not None:
@@ -110,7 +112,11 @@ def build_tree(
         dims |= {f"label_{name}": [f"question_{name}"] for name in model.labels}
     tree = az.from_dict(
         groups,
-        coords={"parameter": model.space.names, "head": _HEADS},
+        coords={
+            "parameter": coordinates(model),
+            "head": _HEADS,
+            "block": list(model.space.blocks),
+        },
         dims=dims,
         attrs={"/": _attributes(model, checks, log_evidence, bits_saved, configuration, notes)},
     )
@@ -142,7 +148,7 @@ def _weighted_datasets(
     return {
         "weighted_posterior": xr.Dataset(
             {name: (("sample", "parameter"), weighted[name]) for name in parameters},
-            coords={"parameter": model.space.names},
+            coords={"parameter": coordinates(model)},
         ),
         "weighted_sample_stats": xr.Dataset(
             {name: ("sample", x) for name, x in weighted.items() if name not in parameters}
@@ -191,6 +197,13 @@ def _attributes(
         "notes": "\n".join(notes),
         **{f"{name}_version": version for name, version in versions().items()},
     }
+
+
+def coordinates(model: TwoStageModel) -> list[str] | np.ndarray:
+    """Names of the parameters; their numbers where names would be too many."""
+    if model.dimension > _LARGEST_NAMED:
+        return np.arange(model.dimension)
+    return model.space.names
 
 
 def versions() -> dict[str, str]:

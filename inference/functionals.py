@@ -12,24 +12,31 @@ from inference.datatree import answers
 _PARAMETERS_JUDGED = 50
 
 
-def functionals(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def functionals(
+    model: TwoStageModel,
+    values: dict[str, np.ndarray],
+    answered: dict[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
     """Functionals of every draw, arrays of shape (chain, draw).
 
     Parameters
     ----------
     model : TwoStageModel
-    values : dict
-        As in :class:`~inference.backends.base.Draws`.
+    values, answered : dict
+        As `values` and `answers` in :class:`~inference.backends.base.Draws`.
     """
     origin = np.asarray(model.space.origin)
     result = {
         name: values[name] for name in ("lp", "disagreement", "log_likelihood") if name in values
     }
     for name, start in (("theta_1", origin), ("theta_2", values["theta_1"])):
-        result[f"distance_{name}"] = np.sum((values[name] - start) ** 2, axis=-1)
+        by_block = values.get(f"squared_distance_{name[-1]}")
+        squares = (values[name] - start) ** 2 if by_block is None else by_block
+        result[f"distance_{name}"] = np.sum(squares, axis=-1)
     if "disagreement_negative" in values:
         result["disagreement_negative"] = values["disagreement_negative"]
-    for name, answer in answers(model, values["theta_2"]).items():
+    answered = answers(model, values["theta_2"]) if answered is None else answered
+    for name, answer in answered.items():
         for index, head in enumerate(("first", "second")):
             result[f"{head}_{name}"] = answer[:, :, index].reshape(*answer.shape[:2], -1).mean(-1)
     return result
@@ -47,6 +54,9 @@ def judged(
     result = {name: values[name] for name in names if model.agreement.strength or name != "lp"}
     if answered:
         return result | {f"answers_{name}": answer for name, answer in answered.items()}
+    if values["theta_1"].shape[1] < values["lp"].shape[1]:
+        # Of a large model only a few draws are kept whole.
+        return result | {n: values[n] for n in ("squared_distance_1", "squared_distance_2")}
     free = {"theta_1": model.moving_1, "theta_2": model.moving_1 | model.moving_2}
     for name, mask in free.items():
         if mask.any():

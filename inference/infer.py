@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from generative import AgreementNotReached, InvalidInput, TwoStageModel, simulate
-from inference.backends.base import Backend
+from inference.backends.base import Backend, Draws
 from inference.checkpoint import Checkpoints
 from inference.checks import check_chains
-from inference.datatree import answers, build_tree, versions
+from inference.datatree import answers, build_tree, coordinates, versions
+from inference.estimate import Estimate
 from inference.folder import MANIFEST, refuse_occupied
 from inference.functionals import judged
 from inference.precision import require_float64
@@ -21,6 +22,8 @@ from inference.run import Result, Run
 from inference.saved import posterior_mean_cost
 
 _NUM_PRIOR_DRAWS, _NUM_TRIAL_DRAWS, _PRIOR_CAP = 500, 4, 2000
+# Beyond this, hundreds of parameter vectors are too much for what runs beside the draws.
+_LARGEST_ANNEALED = 30_000
 
 
 def infer(
@@ -131,7 +134,7 @@ def _resumed(
     asked = {"backend": type(backend).__name__, "options": backend.model_dump(), "seed": seed}
     asked |= json.loads(json.dumps(provenance, default=str))
     different = [name for name, value in asked.items() if found.get(name) != value]
-    if list(run.tree["posterior"]["parameter"].values) != model.space.names:
+    if list(run.tree["posterior"]["parameter"].values) != list(coordinates(model)):
         different.append("model")
     if different:
         raise InvalidInput(
@@ -150,14 +153,12 @@ def _infer(
     key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
     key_evidence = jax.random.fold_in(jax.random.key(seed), 3)
     draws = backend.draw(model, key_draw, monitor)
-    answered = answers(model, draws.values["theta_2"])
+    answered = draws.answers or answers(model, draws.values["theta_2"])
     checks = check_chains(judged(model, draws.values, answered)) + draws.checks
-    bits_saved = posterior_mean_cost(
-        model, draws.values["theta_1"], draws.values["theta_2"], key_cost
-    )
+    bits_saved, missing = _bits_saved(model, draws, key_cost)
     log_evidence, how = backend.log_evidence(model, draws, key_evidence, monitor)
     prior, note = _prior(model, key_prior)
-    notes = [*draws.notes, *note, how]
+    notes = [*draws.notes, *missing, *note, how]
     tree = build_tree(
         model,
         draws.values,
@@ -177,8 +178,19 @@ def _infer(
     return Run(tree, result, log_evidence, bits_saved, checks, notes, model)
 
 
+def _bits_saved(
+    model: TwoStageModel, draws: Draws, key: jax.Array
+) -> tuple[Estimate | None, list[str]]:
+    if model.dimension > _LARGEST_ANNEALED and not model.agreement.is_tractable:
+        return None, ["bits saved: not estimated; see log_normalizer for single points"]
+    theta_1, theta_2 = (draws.values[name] for name in ("theta_1", "theta_2"))
+    return posterior_mean_cost(model, theta_1, theta_2, key), []
+
+
 def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] | None, list[str]]:
     """Exact draws from the two-stage prior where they can be had; else say why not."""
+    if model.dimension > _LARGEST_ANNEALED:
+        return None, ["no prior draws: the model is too large to keep them"]
     try:
         simulate(model, key, _NUM_TRIAL_DRAWS, cap=_PRIOR_CAP)  # cheap where it must fail
         draws = simulate(model, key, _NUM_PRIOR_DRAWS, cap=_PRIOR_CAP)

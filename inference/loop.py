@@ -34,6 +34,9 @@ class Loop:
     monitor : Monitor
     describe : callable, optional
         state -> str, shown beside the bar.
+    check : callable, optional
+        (values of shape (iteration, chain, ...), iterations before them, label); raises
+        NonFiniteState in place of the check of `lp`.
     """
 
     def __init__(
@@ -43,8 +46,10 @@ class Loop:
         thinning: int = 1,
         monitor: Monitor = SILENT,
         describe: Callable[[PyTree], str] | None = None,
+        check: Callable[[dict[str, np.ndarray], int, str], None] | None = None,
     ):
         self._collect = collect
+        self._check = check or _check_density
         self._describe = describe or (lambda state: "")
         self._monitor = monitor
         self.seconds = 0.0  # wall time of the last run
@@ -97,7 +102,7 @@ class Loop:
                 length = min(_chunk(shapes), num_iterations - done)
                 state, buffer = self._run_chunk(state, *map(jnp.asarray, (length, self.thinning)))
                 chunk = {name: np.asarray(value[:length]) for name, value in buffer.items()}
-                self._check(chunk["lp"], done, label)
+                self._check(chunk, done, label)
                 chunks.append(chunk)
                 done += length
                 bar.update(length)
@@ -109,15 +114,16 @@ class Loop:
         joined = _joined(chunks) if chunks else {}
         return state, {name: np.swapaxes(value, 0, 1) for name, value in joined.items()}
 
-    @staticmethod
-    def _check(lp: np.ndarray, done: int, label: str) -> None:
-        bad = np.argwhere(~np.isfinite(lp))
-        if len(bad):
-            iteration, chain = bad[0]
-            raise NonFiniteState(
-                f"chain {chain} has log density {lp[iteration, chain]} at {label} iteration "
-                f"{done + iteration + 1}: check that C and L are finite wherever the prior reaches"
-            )
+
+def _check_density(values: dict[str, np.ndarray], done: int, label: str) -> None:
+    lp = values["lp"]
+    bad = np.argwhere(~np.isfinite(lp))
+    if len(bad):
+        iteration, chain = bad[0]
+        raise NonFiniteState(
+            f"chain {chain} has log density {lp[iteration, chain]} at {label} iteration "
+            f"{done + iteration + 1}: check that C and L are finite wherever the prior reaches"
+        )
 
 
 def _joined(chunks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

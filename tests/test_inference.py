@@ -1,8 +1,6 @@
 """The entry, its results, layouts, checks, normalisers, folders and the command line."""
 
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +23,7 @@ from inference import (
 )
 from inference.checks import check_chains
 from inference.doubling import compare
+from tests.layouts import run_on_two_devices
 from tests.statistical import z_limit
 
 TINY = {
@@ -32,7 +31,7 @@ TINY = {
     "nuts": HMC(num_warmup=60, num_draws=60, num_chains=2, kernel="nuts", evidence_particles=0),
     "smc": TemperedSMC(num_runs=2, num_particles=16, num_draws=20, max_doublings=0),
     "nested": NestedSampling(num_runs=2, num_live=20, num_sweeps=2, max_doublings=0),
-    "sgld": SGLD(num_warmup=80, num_draws=40, num_chains=2, max_halvings=0),
+    "sgld": SGLD(num_warmup=80, num_draws=40, num_chains=2, max_halvings=0, num_powers=4),
     "rejection-gibbs": RejectionGibbs(num_warmup=60, num_draws=60, num_chains=2),
 }
 
@@ -120,16 +119,7 @@ assert abs(runs[0].mean() - runs[1].mean()) < 5 * error + 1e-12
 
 
 def test_sharded_over_two_devices():
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", _SHARDED],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_on_two_devices(_SHARDED)
 
 
 def test_checks_catch_what_diagnostics_miss():

@@ -9,7 +9,7 @@ from generative import problems
 from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
 from inference.kernels.langevin import Langevin, LangevinTuning, Metric
 from tests.oracles import linear_langevin
-from tests.statistical import assert_moments
+from tests.statistical import assert_moments, z_limit
 
 
 def dense(apply, n):
@@ -62,21 +62,80 @@ def chain(kernel, tuning, key, num_negatives, num_chains, num_draws, thinning):
     return np.concatenate([points.theta_1, points.theta_2], axis=-1)[:, num_draws // 10 :]
 
 
-@pytest.mark.parametrize("averaged", [False, True])
-@pytest.mark.parametrize("estimator", ["control", "score"])
-def test_bias_of_step_and_lag_is_predicted(averaged, estimator, seed):
-    problem = problems.get("linear_gaussian", d=3, m=2, closed_form=False, agreement_strength=8.0)
-    model = problem.model
-    metric = flat_metric(model)
-    s = {"h": 0.04, "e": 0.08, "M": 2, "K": 2, "averaged": averaged}
-    s |= {"score": estimator == "score", "omitted": False}
-    parts = (
-        dense(metric.joint.covariance, 6),
-        dense(metric.negative.covariance, 3),
-        dense(metric.negative.low_rank, 3),
+def predicted(problem, metric, s):
+    """Moments by Lyapunov's equation."""
+    d = problem.model.dimension
+    parts = dense(metric.joint.covariance, 2 * d), dense(metric.negative.covariance, d)
+    return linear_langevin(*matrices(problem), *parts, dense(metric.negative.low_rank, d), s)
+
+
+def drawn(problem, metric, s, seed, num_draws=2000, thinning=10):
+    kernel = Langevin(
+        problem.model,
+        s["averaged"],
+        "score" if s["score"] else "control",
+        omit_normalizer=s["omitted"],
     )
-    mean, covariance = linear_langevin(*matrices(problem), *parts, s)
-    kernel = Langevin(model, averaged, estimator)
     tuning = LangevinTuning(metric, *map(jnp.asarray, (s["h"], s["e"], s["K"])))
-    draws = chain(kernel, tuning, jax.random.key(seed), s["M"], 64, 2000, 10)
-    assert_moments(draws, mean, covariance)
+    return chain(kernel, tuning, jax.random.key(seed), s["M"], 64, num_draws, thinning)
+
+
+CLASSICAL = {"h": 0.04, "e": 0.08, "M": 2, "K": 2, "averaged": False, "score": True}
+CLASSICAL |= {"omitted": False}
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("score", [False, True])
+def test_bias_of_step_and_lag_is_predicted(averaged, score, seed):
+    problem = problems.get("linear_gaussian", d=3, m=2, closed_form=False, agreement_strength=8.0)
+    metric = flat_metric(problem.model)
+    settings = CLASSICAL | {"averaged": averaged, "score": score}
+    assert_moments(drawn(problem, metric, settings, seed), *predicted(problem, metric, settings))
+
+
+def excess(problem, draws):
+    """Mean square over the posterior variance, less 1, of all coordinates; with its error."""
+    truth = problem.truth
+    mean = np.concatenate([truth.mean_1, truth.mean_2])
+    variance = np.concatenate([np.diag(truth.cov_1), np.diag(truth.cov_2)])
+    by_chain = ((draws - mean) ** 2 / variance).mean(axis=(1, 2)) - 1
+    return by_chain.mean(), by_chain.std(ddof=1) / np.sqrt(len(by_chain))
+
+
+@pytest.mark.parametrize("d", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (20, 200))])
+@pytest.mark.parametrize("cause", ["step", "lag"])
+def test_extrapolation_reaches_the_exact_moments(d, cause, seed):
+    problem = problems.get("linear_gaussian", d=d, closed_form=False, agreement_strength=2.0)
+    metric = flat_metric(problem.model)
+    if cause == "step":  # the exact control has no lag, so that only the step is left
+        known = problems.get("linear_gaussian", d=d, agreement_strength=2.0).model
+        metric = metric._replace(negative=known.agreement.closed_form)
+        coarse = CLASSICAL | {"h": 0.03, "e": 0.1, "score": False}
+        fine = coarse | {"h": 0.015}
+    else:
+        coarse = CLASSICAL | {"h": 0.02, "e": 0.2, "M": 4, "K": 4, "averaged": True}
+        fine = coarse | {"K": 8}
+    found = []
+    for settings, thinning in ((coarse, 10), (fine, 20 if cause == "step" else 10)):
+        draws = drawn(problem, metric, settings, seed, thinning=thinning)
+        found.append(excess(problem, draws))
+        mean, covariance = predicted(problem, metric, settings)
+        truth = np.concatenate([np.diag(problem.truth.cov_1), np.diag(problem.truth.cov_2)])
+        centre = np.concatenate([problem.truth.mean_1, problem.truth.mean_2])
+        bias = np.mean((np.diag(covariance) + (mean - centre) ** 2) / truth) - 1
+        assert abs(found[-1][0] - bias) < z_limit() * found[-1][1]
+        assert bias > z_limit() * found[-1][1]  # there is something to extrapolate
+    value = 2 * found[1][0] - found[0][0]
+    assert abs(value) < z_limit() * np.hypot(2 * found[1][1], found[0][1]) < 0.05
+
+
+def test_moments_fail_without_negative_samples(seed):
+    problem = problems.get("linear_gaussian", d=20, closed_form=False, agreement_strength=2.0)
+    settings = CLASSICAL | {"averaged": True, "score": False}
+    metric = flat_metric(problem.model)
+    for omitted in (False, True):
+        draws = drawn(problem, metric, settings | {"omitted": omitted}, seed)
+        mean = np.concatenate([problem.truth.mean_1, problem.truth.mean_2])
+        by_chain = draws.mean(axis=1) - mean
+        scores = by_chain.mean(axis=0) / by_chain.std(axis=0, ddof=1) * np.sqrt(len(by_chain))
+        assert (np.abs(scores).max() > z_limit(len(scores))) == omitted

@@ -64,7 +64,7 @@ def _timed(problem: Problem, backend: Backend) -> tuple[Estimate, float]:
     """Second of two equal runs, so that compilation is over; checks by doubling not counted."""
     for _ in range(2):
         start = time.perf_counter()
-        draws = backend.draw(problem.model, jax.random.key(1), False)
+        draws = backend.draw(problem.model, jax.random.key(1))
         seconds = time.perf_counter() - start
     assert draws.log_evidence is not None
     return draws.log_evidence, seconds
@@ -145,7 +145,7 @@ def _agreement() -> str:
     for name, options, backends in _AGREEMENT:
         problem = problems.get(name, **options)
         found = {
-            label: backend.draw(problem.model, jax.random.key(0), False)
+            label: backend.draw(problem.model, jax.random.key(0))
             for label, backend in backends.items()
         }
         values = {label: functionals(problem.model, x.values) for label, x in found.items()}

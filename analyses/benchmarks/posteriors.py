@@ -57,7 +57,7 @@ def main(out: Path | None) -> int:
     rows = []
     for name, options, label, backend in _CASES:
         problem = problems.get(name, **options)
-        values = backend.draw(problem.model, jax.random.key(0), False).values
+        values = backend.draw(problem.model, jax.random.key(0)).values
         rows.append([name, str(problem.model.dimension), label, *_scores(problem, values)])
     for name, options in (("linear_gaussian", {"d": 2, "closed_form": False}), ("double_well", {})):
         problem = problems.get(name, **options)

@@ -64,7 +64,7 @@ def _one_dimension(d: int) -> list[list[str]]:
     for repeat in range(_REPEATS):
         for name, (options, backend) in _CONTENDERS.items():
             problem = problems.get("linear_gaussian", d=d, **options)
-            draws = backend.draw(problem.model, jax.random.key(repeat), False)
+            draws = backend.draw(problem.model, jax.random.key(repeat))
             theta = np.concatenate([draws.values["theta_1"], draws.values["theta_2"]], axis=-1)
             ess = min(float(np.asarray(az.ess(theta[..., j]))) for j in range(2 * d))
             speeds[name].append(ess / draws.seconds)

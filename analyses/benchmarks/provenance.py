@@ -11,7 +11,7 @@ import jax
 _PACKAGES = ("jax", "numpyro", "blackjax", "arviz")
 
 
-def heading(title: str, command: str) -> str:
+def heading(title: str, command: str, precision: str = "float64") -> str:
     """Return a page's title with its command, machine, versions and date."""
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in _PACKAGES)
     device = jax.devices()[0].device_kind
@@ -21,7 +21,7 @@ def heading(title: str, command: str) -> str:
             "",
             f"Made by `{command}` on {datetime.date.today().isoformat()}: {os.cpu_count()} cores, "
             f"{platform.machine()}, device {device}, Python {platform.python_version()}, "
-            f"{versions}, float64.",
+            f"{versions}, {precision}.",
             "",
         ]
     )

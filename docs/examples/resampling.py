@@ -9,6 +9,7 @@ from generative import TwoStageModel, simulate
 from inference import Backend, Check
 from inference.backends.base import Draws
 from inference.kernels.density import describe
+from inference.progress import SILENT, Monitor
 
 
 class Resampling(Backend):
@@ -25,7 +26,7 @@ class Resampling(Backend):
     num_draws: int = Field(1000, ge=4)
     num_chains: int = Field(4, ge=2)
 
-    def draw(self, model: TwoStageModel, key: jax.Array, progress: bool) -> Draws:
+    def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; chains are independent repetitions."""
         keys = jax.random.split(key, self.num_chains)
         chains, sizes = zip(*(self._chain(model, k) for k in keys), strict=True)

@@ -43,6 +43,9 @@ class Draws:
     weighted : dict or None
         `theta_1`, `theta_2`, shape (sample, d), and statistics, shape (sample,), among them
         `log_weight`, nats: the log of their mean is the log evidence.
+    answers : dict or None
+        As from :func:`inference.datatree.answers`, of every draw, where only some draws'
+        parameters are in `values`.
     """
 
     values: dict[str, np.ndarray]
@@ -54,6 +57,7 @@ class Draws:
     seconds: float = float("nan")
     log_evidence: Estimate | None = None
     weighted: dict[str, np.ndarray] | None = None
+    answers: dict[str, np.ndarray] | None = None
 
 
 class Backend(BaseModel):

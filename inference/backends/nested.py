@@ -50,7 +50,7 @@ class NestedSampling(PopulationBackend):
 
     num_live: int = Field(100, ge=20)
     max_live: int = Field(1000, ge=20)
-    num_sweeps: int = Field(8, ge=1)
+    num_sweeps: int = Field(12, ge=1)
     target_standard_error: float = Field(0.3, gt=0)
     max_nats: float = Field(500.0, gt=0)
 

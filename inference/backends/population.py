@@ -53,8 +53,8 @@ class PopulationBackend(Backend):
 
     num_runs: int = Field(8, ge=2)
     negative: NegativeChoice = "auto"
-    num_moves: int = Field(4, ge=1)
-    num_annealed: int = Field(16, ge=2)
+    num_moves: int = Field(8, ge=1)
+    num_annealed: int = Field(32, ge=2)
     rejection_cap: int = Field(20_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
     max_doublings: int = Field(2, ge=0, le=8)

@@ -2,64 +2,37 @@
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
 from inference.backends.base import Backend, ChainMethod, Draws
 from inference.backends.schedules import Constant, Cyclical, Polynomial
+from inference.devices import along, check_divides, replicate, shard
 from inference.doubling import compare
+from inference.estimate import Estimate
+from inference.evidence.langevin import log_evidence_by_langevin
 from inference.functionals import functionals
-from inference.kernels.density import describe
-from inference.kernels.langevin import Estimator, Langevin, LangevinState, LangevinTuning, Metric
-from inference.kernels.langevin_tuning import (
-    diagonal_metric,
-    fitted_metric,
-    flat_metric,
-    largest_steps,
-    squared_gradients,
-)
-from inference.loop import Loop
-from inference.normalizer.annealing import anneal
+from inference.kernels import langevin_chains as chains
+from inference.kernels.langevin import Estimator, Langevin, LangevinTuning, Metric
+from inference.kernels.langevin_chains import Chains
+from inference.kernels.langevin_tuning import diagonal_metric, flat_metric
+from inference.kernels.langevin_warmup import NUM_ROUNDS, warm_up
+from inference.loop import Loop, NonFiniteState
 from inference.progress import SILENT, Monitor
 
-# Beyond these, stand-ins and annealed starts cost more memory than the chains.
-_LARGEST_CURVED, _LARGEST_ANNEALED = 20_000, 30_000
-_NUM_ANNEALED = 64
-_NUM_ROUNDS, _DRAWS_PER_ROUND = 8, 25
-_FITTED_AFTER = (1, 3, 5)
-# A fitted metric must allow this much larger steps than the flat one.
-_WORTHWHILE = 1.5
-_LARGEST_THINNING = 100
-_MAX_INNER = 16
+# Beyond this, stand-ins cost more than the gradients.
+_LARGEST_CURVED = 20_000
+_DRAWS_PER_ROUND = 25
+_LARGEST_THINNING, _MAX_INNER = 100, 16
 _HALVED = "moves per negative sample, with steps of half the size"
-# A stream of keys beside those that steps split off.
-_READ = 2**20
-
-
-class _Chains(NamedTuple):
-    """State of all chains.
-
-    Attributes
-    ----------
-    chain : LangevinState
-        Leading axis: chains.
-    rng_key : PRNG keys, shape (chain,)
-    step : int array, shape (chain,)
-        Since the schedule began; negative before.
-    tuning : LangevinTuning
-        Shared.
-    """
-
-    chain: LangevinState
-    rng_key: jax.Array
-    step: Int[Array, " chain"]
-    tuning: LangevinTuning
+# Parameters of so many numbers are kept; beyond, a few of a large network's draws.
+_MAX_KEPT, _FEWEST_KEPT = 2**26, 4
 
 
 class SGLD(Backend):
@@ -103,9 +76,13 @@ class SGLD(Backend):
     stop_gradient : str, optional
         Parameters whose names start so, such as `intended`, are held fixed where C is
         differentiated: another target, not the posterior.
+    num_powers : int
+        Of the likelihood, for a log evidence by thermodynamic integration; 0 skips it.
     max_halvings : int
         Of the steps, at most, to see whether draws change. 0 skips this check.
     chain_method : {"vectorized", "sequential", "sharded"}
+    shard : {"chains", "negatives", "data"}
+        What `sharded` spreads over all devices; for data, the answers of a full batch.
     """
 
     num_warmup: int = Field(2000, ge=80)
@@ -122,33 +99,77 @@ class SGLD(Backend):
     estimator: Estimator = "control"
     batch_size: int | None = Field(None, ge=1)
     stop_gradient: str | None = None
+    num_powers: int = Field(12, ge=0)
     max_halvings: int = Field(1, ge=0, le=8)
     chain_method: ChainMethod = "vectorized"
+    shard: Literal["chains", "negatives", "data"] = "chains"
 
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
         self._check(model)
-        kernel = Langevin(model, self.averaged, self.estimator, self.batch_size, self.stop_gradient)
-        key_start, key_chains, key_tune = jax.random.split(key, 3)
-        starts = jax.random.split(key_start, self.num_chains)
-        state = _Chains(
-            _start(starts, kernel, self.num_negatives),
+        if self.chain_method == "sharded" and self.shard == "data":
+            model = model.shard_data(along(0))
+        kernel = Langevin(
+            model,
+            self.averaged,
+            self.estimator,
+            self.batch_size,
+            self.stop_gradient,
+            refresh=self._is_small(model) and self.stop_gradient is None,
+        )
+        key_start, key_chains, key_tune, key_evidence = jax.random.split(key, 4)
+        state = Chains(
+            chains.start(jax.random.split(key_start, self.num_chains), kernel, self.num_negatives),
             jax.random.split(key_chains, self.num_chains),
             jnp.full(self.num_chains, -self.num_warmup),
             LangevinTuning(self._first_metric(model), *self._steps(model, 1.0, 1.0)),
         )
-        state, notes = self._warm_up(kernel, key_tune, state, monitor)
+        step, state = self._placed(kernel, state)
+        state = self._warm_up(kernel, step, key_tune, state, monitor)
         thinning = self.thinning or int(
             np.clip(np.ceil(0.5 / float(state.tuning.step_size)), 1, _LARGEST_THINNING)
         )
-        loop = self._loop(kernel, thinning, monitor, _collect)
+        with_theta = self._num_kept(model) == self.num_draws
+        collect = partial(chains.collect, kernel, with_theta)
+        loop = self._loop(kernel, step, collect, thinning, monitor)
         state = state._replace(step=jnp.zeros_like(state.step))
-        state, values = loop.run(state, self.num_draws, "draws")
-        draws = Draws(
-            values, notes=notes, tuning=self._record(state, thinning), seconds=loop.seconds
-        )
-        self._halve(model, loop, state, draws)
+        state, draws = self._sample(kernel, loop, state, "draws")
+        draws = self._halve(kernel, loop, state, draws)
+        draws.notes.append(self._note(model, state))
+        if self.num_powers and not model.is_null:
+            draws.log_evidence = log_evidence_by_langevin(
+                kernel,
+                key_evidence,
+                state.chain,
+                state.tuning,
+                self.num_powers,
+                max(4, self.num_draws // 5),
+                thinning,
+                monitor,
+            )
         return draws
+
+    def log_evidence(
+        self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
+    ) -> tuple[Estimate | None, str]:
+        """Return what :meth:`draw` found; see :meth:`Backend.log_evidence`."""
+        if model.is_null:
+            return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
+        if draws.log_evidence is None:
+            return None, "log evidence: not estimated, as num_powers = 0 asks"
+        local = "" if model.heads is None else "; local, of the region that the chains reached"
+        powers = f"{self.num_powers} powers of the likelihood"
+        return draws.log_evidence, f"log evidence: thermodynamic integration over {powers}{local}"
+
+    def _note(self, model: TwoStageModel, state: Chains) -> str:
+        size, kind = float(state.tuning.step_size), self._chosen_metric(model)
+        note = f"Langevin steps of {size:.3g} in a {kind} metric"
+        if self.stop_gradient is not None:
+            note += (
+                f"; not the posterior: {self.stop_gradient!r} is held fixed where C is "
+                "differentiated"
+            )
+        return note
 
     def _check(self, model: TwoStageModel) -> None:
         if self.batch_size is not None and not model.is_null:
@@ -156,6 +177,10 @@ class SGLD(Backend):
                 raise InvalidInput("batch_size", self.batch_size, "None without model inputs")
             if self.batch_size > model.num_answers:
                 raise InvalidInput("batch_size", self.batch_size, f"at most {model.num_answers}")
+        if self.chain_method == "sharded" and self.shard == "data":
+            if model.num_answers is None:
+                raise InvalidInput("shard", "data", "chains or negatives, without model inputs")
+            check_divides(model.num_answers, "number of answers")
         if self.stop_gradient is not None:
             names = list(model.space.blocks)
             if not any(name.startswith(self.stop_gradient) for name in names):
@@ -176,54 +201,55 @@ class SGLD(Backend):
         is_curved = self._chosen_metric(model) == "curved"
         return flat_metric(model) if is_curved else diagonal_metric(model)
 
-    def _loop(self, kernel: Langevin, thinning: int, monitor: Monitor, collect: Any) -> Loop:
-        def step(state: _Chains) -> _Chains:
-            return _stepped(kernel, self.schedule, state)
+    def _num_kept(self, model: TwoStageModel) -> int:
+        """Number of draws whose parameters are kept."""
+        room = _MAX_KEPT // (2 * self.num_chains * model.dimension)
+        return min(self.num_draws, max(_FEWEST_KEPT, room))
 
-        return Loop(step, partial(collect, kernel), thinning, monitor, _described)
+    def _placed(self, kernel: Langevin, state: Chains) -> tuple[Any, Chains]:
+        """Lay the chains out; with them, the step of all."""
+        step = partial(chains.step_all, kernel, self.schedule)
+        if self.chain_method == "sequential":
+            return partial(chains.step_in_turn, kernel, self.schedule), state
+        if self.chain_method == "vectorized":
+            return step, state
+        tuning, rest = state.tuning, state._replace(tuning=())
+        if self.shard == "chains":
+            rest = shard(rest, self.num_chains, "num_chains")
+        else:
+            rest = replicate(rest)
+        if self.shard == "negatives":
+            negative = shard(rest.chain.negative, self.num_negatives, "num_negatives", axis=1)
+            rest = rest._replace(chain=rest.chain._replace(negative=negative))
+        return step, rest._replace(tuning=tuning)
+
+    def _loop(
+        self, kernel: Langevin, step: Any, collect: Any, thinning: int, monitor: Monitor
+    ) -> Loop:
+        def check(values: dict[str, np.ndarray], done: int, label: str) -> None:
+            found = chains.runaway(kernel.model, values)
+            if found is not None:
+                draw, chain, block = found
+                raise NonFiniteState(
+                    f"chain {chain} ran away in block {block!r} at {label} draw "
+                    f"{done + draw + 1}: use a smaller step_size, or a longer warm-up"
+                )
+
+        return Loop(step, collect, thinning, monitor, _described, check)
 
     def _warm_up(
-        self, kernel: Langevin, key: jax.Array, state: _Chains, monitor: Monitor
-    ) -> tuple[_Chains, list[str]]:
-        """Move, and choose metric and steps again after every round; the last round keeps them."""
-        thinning = max(1, self.num_warmup // (_NUM_ROUNDS * _DRAWS_PER_ROUND))
-        loop = self._loop(kernel, thinning, monitor, _collect_warmup)
-        num_iterations = self.num_warmup // (_NUM_ROUNDS * thinning)
-        kind, flat = self._chosen_metric(kernel.model), state.tuning.metric
-        squares = None
-        state = self._retuned(kernel, key, state, flat)
-        for index in range(_NUM_ROUNDS):
-            key_metric, key_steps = jax.random.split(jax.random.fold_in(key, index))
-            state, values = loop.run(state, num_iterations, f"warm-up {index + 1}/{_NUM_ROUNDS}")
-            if index == _NUM_ROUNDS - 1:
-                break
-            metric = state.tuning.metric
-            if kind == "curved" and index in _FITTED_AFTER:
-                late = (
-                    values[n].reshape(-1, kernel.model.dimension) for n in ("theta_2", "negative")
-                )
-                metric = _fitted(key_metric, kernel.model, *map(jnp.asarray, late))
-            if kind == "diagonal":
-                found = _squares(key_metric, kernel, state.chain)
-                squares = (
-                    found
-                    if squares is None
-                    else jax.tree.map(lambda old, new: 0.5 * (old + new), squares, found)
-                )
-                metric = diagonal_metric(kernel.model, *squares)
-            tuned = self._retuned(kernel, key_steps, state, metric)
-            if kind == "curved" and index in _FITTED_AFTER:
-                plain = self._retuned(kernel, key_steps, state, flat)
-                if float(tuned.tuning.step_size) < _WORTHWHILE * float(plain.tuning.step_size):
-                    tuned = plain
-            state = tuned
-        return state, [f"Langevin steps of {float(state.tuning.step_size):.3g} in a {kind} metric"]
+        self, kernel: Langevin, step: Any, key: jax.Array, state: Chains, monitor: Monitor
+    ) -> Chains:
+        thinning = max(1, self.num_warmup // (NUM_ROUNDS * _DRAWS_PER_ROUND))
+        kind = self._chosen_metric(kernel.model)
+        collect = partial(chains.collect_warmup, kernel, kind == "curved")
+        loop = self._loop(kernel, step, collect, thinning, monitor)
+        number = self.num_warmup // (NUM_ROUNDS * thinning)
+        return warm_up(kernel, loop, key, state, number, kind, self._retuned)
 
-    def _retuned(self, kernel: Langevin, key: jax.Array, state: _Chains, metric: Metric) -> _Chains:
-        """Take a metric, and steps for the curvature where the chains are, on average."""
-        keys = jax.random.split(key, self.num_chains)
-        found = _largest(keys, kernel, metric, state.chain)
-        joint, negative = (float(1 / np.mean(1 / np.asarray(steps))) for steps in found)
+    def _retuned(self, kernel: Langevin, key: jax.Array, state: Chains, metric: Metric) -> Chains:
+        """Take a metric, and steps for the curvature where the chains are."""
+        joint, negative = map(float, chains.typical_steps(key, kernel, metric, state.chain))
         size = joint if self.step_size is None else self.step_size
         steps = self._steps(kernel.model, size, negative)
         return state._replace(tuning=LangevinTuning(metric, *steps))
@@ -237,118 +263,63 @@ class SGLD(Backend):
         dtype = model.space.origin.dtype
         return jnp.asarray(size, dtype), jnp.asarray(negative, dtype), jnp.asarray(number)
 
-    def _halve(self, model: TwoStageModel, loop: Loop, state: _Chains, draws: Draws) -> None:
-        """Halve all steps until that changes nothing; keep the last draws."""
+    def _sample(
+        self, kernel: Langevin, loop: Loop, state: Chains, label: str
+    ) -> tuple[Chains, Draws]:
+        """Draw; of a large network only the last draw of each of a few stretches is kept whole."""
+        number = self._num_kept(kernel.model)
+        if number == self.num_draws:
+            state, values = loop.run(state, self.num_draws, label)
+            return state, self._gathered(state, loop, values)
+        lengths = np.diff(np.linspace(0, self.num_draws, number + 1).astype(int))
+        parts, kept, seconds = [], [], 0.0
+        for index, length in enumerate(lengths):
+            state, values = loop.run(state, int(length), f"{label}, part {index + 1}/{number}")
+            point = chains.read_all(kernel, state)
+            kept.append([np.asarray(point.theta_1), np.asarray(point.theta_2)])
+            parts.append(values)
+            seconds += loop.seconds
+        values = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
+        answers = {n.removeprefix("answers_"): x for n, x in values.items() if "answers_" in n}
+        values = {name: x for name, x in values.items() if "answers_" not in name}
+        values |= {f"theta_{i + 1}": np.stack([k[i] for k in kept], axis=1) for i in (0, 1)}
+        loop.seconds = seconds
+        draws = self._gathered(state, loop, values)
+        draws.answers = answers
+        draws.notes.append(f"parameters of {number} draws are kept, functionals of all")
+        return state, draws
+
+    def _gathered(self, state: Chains, loop: Loop, values: dict[str, np.ndarray]) -> Draws:
+        tuning = {
+            "step_size": float(state.tuning.step_size),
+            "step_negative": float(state.tuning.step_negative),
+            "num_inner": int(state.tuning.num_inner),
+            "thinning": loop.thinning,
+        }
+        return Draws(values, tuning=tuning, seconds=loop.seconds)
+
+    def _halve(self, kernel: Langevin, loop: Loop, state: Chains, draws: Draws) -> Draws:
+        """Halve all steps until that changes nothing; return the last draws."""
         for _ in range(self.max_halvings):
             tuning = state.tuning
-            state = state._replace(
-                tuning=tuning._replace(
-                    step_size=tuning.step_size / 2,
-                    step_negative=tuning.step_negative / 2,
-                    num_inner=tuning.num_inner * 2,
-                )
+            halved = tuning._replace(
+                step_size=tuning.step_size / 2,
+                step_negative=tuning.step_negative / 2,
+                num_inner=tuning.num_inner * 2,
             )
             loop.thinning *= 2
+            state = state._replace(tuning=halved)
             state, _ = loop.run(state, max(1, self.num_draws // 10), "halving, burn-in")
-            state, values = loop.run(state, self.num_draws, "halving")
-            draws.doubling = compare(
-                functionals(model, draws.values),
-                functionals(model, values),
-                int(tuning.num_inner),
-            )
-            draws.doubling = replace(draws.doubling, of_what=_HALVED)
-            draws.values, draws.seconds = values, loop.seconds
-            draws.tuning = self._record(state, loop.thinning)
+            state, again = self._sample(kernel, loop, state, "halving")
+            before, after = (functionals(kernel.model, x.values, x.answers) for x in (draws, again))
+            doubling = compare(before, after, int(tuning.num_inner))
+            draws, draws.doubling = again, replace(doubling, of_what=_HALVED)
             if draws.doubling.check.passed:
                 break
         if draws.doubling is not None:
             draws.checks.append(draws.doubling.check)
-
-    def _record(self, state: _Chains, thinning: int) -> dict[str, Any]:
-        return {
-            "step_size": float(state.tuning.step_size),
-            "step_negative": float(state.tuning.step_negative),
-            "num_inner": int(state.tuning.num_inner),
-            "thinning": thinning,
-        }
+        return draws
 
 
-def _described(state: _Chains) -> str:
+def _described(state: Chains) -> str:
     return f"step {float(state.tuning.step_size):.2g}"
-
-
-@partial(jax.jit, static_argnums=(1, 2))
-def _start(keys: jax.Array, kernel: Langevin, num_negatives: int) -> LangevinState:
-    """Draw the first states: annealed under theta_1 from p1, where that is affordable."""
-    model = kernel.model
-
-    def one(key: jax.Array) -> LangevinState:
-        key_1, key_2 = jax.random.split(key)
-        theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
-        if model.dimension > _LARGEST_ANNEALED:
-            draws = model.second_stage.around(theta_1).sample(key_2, (num_negatives + 1,))
-            return kernel.init(theta_1, draws[0], draws[1:])
-        particles = anneal(key_2, model, theta_1, _NUM_ANNEALED).particles
-        # Resampling leaves siblings side by side.
-        chosen = np.arange(1, num_negatives + 1) * _NUM_ANNEALED // (num_negatives + 1)
-        first = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
-        return kernel.init(theta_1, particles[first], particles[chosen])
-
-    return jax.vmap(one)(keys)
-
-
-def _stepped(kernel: Langevin, schedule: Any, state: _Chains) -> _Chains:
-    def one(key: jax.Array, chain: LangevinState, step: Array) -> tuple[jax.Array, LangevinState]:
-        key, key_step = jax.random.split(key)
-        dtype = chain.theta_1.dtype
-        scale = jnp.where(step < 0, 1.0, schedule(jnp.maximum(step, 0))).astype(dtype)
-        return key, kernel.step(key_step, chain, state.tuning, scale)[0]
-
-    keys, chain = jax.vmap(one)(state.rng_key, state.chain, state.step)
-    return state._replace(chain=chain, rng_key=keys, step=state.step + 1)
-
-
-def _collect(kernel: Langevin, state: _Chains) -> dict[str, Array]:
-    def one(key: jax.Array, chain: LangevinState) -> dict[str, Array]:
-        key_read = jax.random.fold_in(key, _READ)
-        point = kernel.read(key_read, chain, state.tuning)
-        costs = jax.vmap(kernel.model.agreement.disagreement)(point.negative)
-        return {
-            "theta_1": point.theta_1,
-            "theta_2": point.theta_2,
-            **describe(kernel.model, point.theta_1, point.theta_2),
-            "disagreement_negative": costs.mean(),
-            "step_size": state.tuning.step_size,
-            "acceptance_rate": jnp.ones(()),  # nothing is rejected,
-            "diverging": jnp.zeros((), bool),  # and what diverges stops the run
-        }
-
-    return jax.vmap(one)(state.rng_key, state.chain)
-
-
-def _collect_warmup(kernel: Langevin, state: _Chains) -> dict[str, Array]:
-    values = _collect(kernel, state)
-    return {
-        "lp": values["lp"],
-        "theta_2": values["theta_2"],
-        "negative": state.chain.negative[:, 0],
-    }
-
-
-_fitted = jax.jit(fitted_metric, static_argnums=(1,))
-
-
-@partial(jax.jit, static_argnums=(1,))
-def _squares(
-    key: jax.Array, kernel: Langevin, chain: LangevinState
-) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    keys = jax.random.split(key, len(chain.theta_1))
-    squares = jax.vmap(lambda k, s: squared_gradients(k, kernel, s))(keys, chain)
-    return jax.tree.map(lambda x: x.mean(axis=0), squares)
-
-
-@partial(jax.jit, static_argnums=(1,))
-def _largest(
-    keys: jax.Array, kernel: Langevin, metric: Metric, chain: LangevinState
-) -> tuple[Array, Array]:
-    return jax.vmap(lambda k, s: largest_steps(k, kernel, metric, s))(keys, chain)

@@ -15,7 +15,7 @@ from inference.functionals import functionals
 from inference.kernels.negative import PersistentNegative
 from inference.progress import Monitor
 
-_NUM_RUNS, _NUM_ANNEALED = 8, 16
+_NUM_RUNS, _NUM_ANNEALED = 8, 32
 
 
 def log_evidence_beside(

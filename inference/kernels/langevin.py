@@ -35,6 +35,8 @@ from generative import TwoStageModel
 from inference.kernels.density import log_first, log_second, share
 from inference.kernels.independence import independence_step
 
+# A stream of keys for :meth:`Langevin.read`, beside those that chains split off theirs.
+READ = 2**20
 # Of the noise's own length.
 _LONGEST_DRIFT = 3.0
 

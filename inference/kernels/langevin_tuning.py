@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from generative import LaplaceStage, TwoStageModel
+from generative import LaplaceStage, LinearGaussianAgreement, TwoStageModel
 from inference.kernels import surrogate as surrogates
 from inference.kernels.density import log_second
 from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
@@ -61,6 +61,18 @@ def flat_metric(model: TwoStageModel) -> Metric:
     """Covariance of the two stages, in the form of a fitted metric."""
     flat = surrogates.flat(model, surrogates.rank(model))
     return curved_metric(model, flat, flat)
+
+
+def tempered_metric(metric: Metric, power: Float[Array, ""]) -> Metric:
+    """Metric for a power of the likelihood; a diagonal one stays as it is."""
+    joint = metric.joint
+    if not isinstance(joint, PosteriorReference):
+        return metric
+    root, likelihood = jnp.sqrt(power), joint.likelihood
+    likelihood = LinearGaussianAgreement(
+        root * likelihood.A, root * likelihood.c, likelihood.variance
+    )
+    return Metric(PosteriorReference(joint.prior, likelihood), metric.negative)
 
 
 def diagonal_metric(
