@@ -110,8 +110,9 @@ def test_extrapolation_reaches_the_exact_moments(d, cause, seed):
     if cause == "step":  # the exact control has no lag, so that only the step is left
         known = problems.get("linear_gaussian", d=d, agreement_strength=2.0).model
         metric = metric._replace(negative=known.agreement.closed_form)
-        coarse = CLASSICAL | {"h": 0.03, "e": 0.1, "score": False}
-        fine = coarse | {"h": 0.015}
+        h = 0.06 if d == 5 else 0.03
+        coarse = CLASSICAL | {"h": h, "e": 0.1, "score": False}
+        fine = coarse | {"h": h / 2}
     else:
         coarse = CLASSICAL | {"h": 0.02, "e": 0.2, "M": 4, "K": 4, "averaged": True}
         fine = coarse | {"K": 8}
