@@ -10,6 +10,7 @@ from inference.checks import Check
 from inference.estimate import Estimate
 from inference.infer import infer
 from inference.loop import NonFiniteState
+from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.difference import log_normalizer_difference
 from inference.normalizer.ladder import log_normalizer
 from inference.normalizer.score import differentiable_log_normalizer
@@ -30,5 +31,6 @@ __all__ = [
     "differentiable_log_normalizer",
     "infer",
     "log_normalizer",
+    "log_normalizer_along",
     "log_normalizer_difference",
 ]

@@ -10,6 +10,7 @@ from generative import GaussianStage, InvalidInput, LaplaceStage, TwoStageModel,
 from inference import differentiable_log_normalizer, log_normalizer, log_normalizer_difference
 from inference.kernels.surrogate import flat
 from inference.normalizer import gauss_newton
+from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.annealing import anneal, anneal_along
 from inference.normalizer.bidirectional import (
     acceptance_ratio,
@@ -398,3 +399,20 @@ def test_network_two_rungs_and_a_two_sided_bound(seed):
     error = np.hypot(annealed.standard_error, both.standard_error)
     assert abs(annealed.value - both.value) < z_limit() * error
     assert both.lower < annealed.value < both.upper
+
+
+@pytest.mark.parametrize("name", ["linear_gaussian", "rotated_wells"])
+def test_log_normalizer_along_a_path(name, seed):
+    options = {"d": 3} | (HIDDEN if name == "linear_gaussian" else {})
+    problem = problems.get(name, **options)
+    ends = points(problem, seed, 2)
+    t = np.linspace(0, 1, 40)[:, None]
+    path = ends[0] + t * (ends[1] - ends[0]) + 0.1 * np.sin(9 * t)
+    truth = np.array([float(problem.truth.log_normalizer(x)) for x in path])
+    found = log_normalizer_along(problem.model, path, seed)
+    z = (found.value - (truth - truth[0]))[1:] / np.maximum(found.standard_error[1:], 1e-6)
+    assert np.abs(z).max() < z_limit(len(z))
+    assert found.standard_error.max() < 0.3
+    assert np.ptp(truth) > 10 * found.standard_error.max()  # a constant would fail
+    with pytest.raises(InvalidInput, match="path"):
+        log_normalizer_along(problem.model, path[0])

@@ -16,7 +16,13 @@ from tests.layouts import run_on_two_devices
 from tests.statistical import chi_square_z, z_limit
 
 NULL = SGLD(
-    num_warmup=240, num_draws=400, thinning=2, num_chains=2, num_negatives=2, max_halvings=0
+    num_warmup=160,
+    num_draws=300,
+    thinning=2,
+    num_chains=2,
+    num_negatives=1,
+    kappa=5.0,
+    max_halvings=0,
 )
 
 

@@ -134,7 +134,7 @@ class SGLD(Backend):
         loop = self._loop(kernel, step, collect, thinning, monitor)
         state = state._replace(step=jnp.zeros_like(state.step))
         state, draws = self._sample(kernel, loop, state, "draws")
-        draws = self._halve(kernel, loop, state, draws)
+        state, draws = self._halve(kernel, loop, state, draws)
         draws.notes.append(self._note(model, state))
         if self.num_powers and not model.is_null:
             draws.log_evidence = log_evidence_by_langevin(
@@ -144,7 +144,7 @@ class SGLD(Backend):
                 state.tuning,
                 self.num_powers,
                 max(4, self.num_draws // 5),
-                thinning,
+                loop.thinning,
                 monitor,
             )
         return draws
@@ -298,7 +298,9 @@ class SGLD(Backend):
         }
         return Draws(values, tuning=tuning, seconds=loop.seconds)
 
-    def _halve(self, kernel: Langevin, loop: Loop, state: Chains, draws: Draws) -> Draws:
+    def _halve(
+        self, kernel: Langevin, loop: Loop, state: Chains, draws: Draws
+    ) -> tuple[Chains, Draws]:
         """Halve all steps until that changes nothing; return the last draws."""
         for _ in range(self.max_halvings):
             tuning = state.tuning
@@ -318,7 +320,7 @@ class SGLD(Backend):
                 break
         if draws.doubling is not None:
             draws.checks.append(draws.doubling.check)
-        return draws
+        return state, draws
 
 
 def _described(state: Chains) -> str:
