@@ -10,7 +10,7 @@ import numpy as np
 
 from analyses.benchmarks import evidence_peers as peers
 from analyses.benchmarks.normalizer_peers import Peer
-from analyses.benchmarks.provenance import heading, publish
+from analyses.benchmarks.provenance import heading, publish, release
 from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem
@@ -85,6 +85,7 @@ def _accuracy() -> str:
             row = [name, str(problem.model.dimension), label, *numbers, f"{z:+.2f}"]
             rows.append([*row, f"{seconds:.1f}"])
             print(" ".join(rows[-1]), flush=True)
+        release()
     text = "## Against exact answers\n\n" + _ACCURACY_NOTE
     return text + markdown_table([*header, "s"], rows) + "\n"
 
@@ -116,6 +117,7 @@ def _against_peers() -> str:
         for label, peer in found.items():
             rows.append([str(d), str(2 * d), label, *_cells(peer, target, base)])
             print(" ".join(rows[-1]), flush=True)
+        release()
     return "## Peers that are given Z\n\n" + _PEERS_NOTE + markdown_table(header, rows) + "\n"
 
 
@@ -160,6 +162,7 @@ def _agreement() -> str:
         for label, draws in found.items():
             if draws.log_evidence is not None:
                 evidences.append(f"{name}, {label}: {draws.log_evidence}")
+        release()
     text = (
         "## Agreement of backends\n\nMeans of functionals (log joint, C, L, distances, answers of "
         "both heads), in combined standard errors; at most 4 should be seen.\n\n"

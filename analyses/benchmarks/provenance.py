@@ -33,3 +33,8 @@ def publish(page: str, out: Path | None) -> None:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page + "\n")
+
+
+def release() -> None:
+    """Forget compiled programs: each maps memory, of which a process may have so many pieces."""
+    jax.clear_caches()
