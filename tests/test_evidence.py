@@ -72,7 +72,7 @@ def test_three_evidences_are_told_apart(seed):
     """Ours from Z omitted and from the globally conditioned one: -1.0521, -1.7482, -1.0705."""
     model = problems.get("double_well").model
     ours, *others = double_well_evidences()
-    found = tempered_runs(model, seed, 16, 2048).estimate
+    found = tempered_runs(model, seed, 32, 2048).estimate
     assert found.standard_error < 0.0045
     assert abs(found.value - ours) < SIGMAS * found.standard_error
     for other in others:
