@@ -15,6 +15,7 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,21 @@ class Checkpoints:
     def __init__(self, directory: Path, identity: dict[str, Any], seconds: float):
         self.folder, self.seconds = directory / FOLDER, seconds
         self._opened = 0
-        path = self.folder / _IDENTITY
-        identity = json.loads(json.dumps(identity, default=str))
-        if path.exists():
-            _check_identity(path, identity)
-        else:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(identity, indent=2).encode())
+        self._identity = json.loads(json.dumps(identity, default=str))
+        if (self.folder / _IDENTITY).exists():
+            _check_identity(self.folder / _IDENTITY, self._identity)
 
     def section(self, label: str) -> "Section":
         """Open the next section."""
         self._opened += 1
-        return Section(self.folder / f"{self._opened:04d}", label, self.seconds)
+        return Section(self.folder / f"{self._opened:04d}", label, self.seconds, self._prepare)
+
+    def _prepare(self) -> None:
+        """Make the folder, at the first save: bad input must not leave one behind."""
+        path = self.folder / _IDENTITY
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(self._identity, indent=2).encode())
 
 
 class Section:
@@ -78,10 +82,19 @@ class Section:
     label : str
     seconds : float
         Between saves, at least.
+    prepare : callable, optional
+        Called before each save.
     """
 
-    def __init__(self, stem: Path | None, label: str, seconds: float = 0.0):
+    def __init__(
+        self,
+        stem: Path | None,
+        label: str,
+        seconds: float = 0.0,
+        prepare: Callable[[], None] | None = None,
+    ):
         self._stem, self._label, self._seconds = stem, label, seconds
+        self._prepare = prepare or (lambda: None)
         self._generation = 0
         self._saved_at = time.monotonic()
         self._found = None if stem is None else self._newest()
@@ -124,6 +137,7 @@ class Section:
         """Save a state, over the older of two generations."""
         if self._stem is None:
             return
+        self._prepare()
         leaves = [_as_numpy(leaf) for leaf in jax.tree.leaves(state)]
         payload = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
         self._generation += 1

@@ -138,7 +138,7 @@ def test_stop_gradient_is_another_target(seed):
         ({"schedule": {"power": 3}}, "schedule"),
     ],
 )
-def test_bad_input(options, message):
+def test_bad_input(options, message, tmp_path):
     model = TwoStageModel(
         jnp.zeros(2),
         GaussianStage(1.0),
@@ -147,7 +147,8 @@ def test_bad_input(options, message):
         log_likelihood=lambda t: -jnp.sum(t**2),
     )
     with pytest.raises(InvalidInput, match=message):
-        infer(model, SGLD(**options), progress=False)
+        infer(model, SGLD(**options), progress=False, directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_inputs_must_match_the_answers():
