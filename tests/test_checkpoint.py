@@ -47,7 +47,7 @@ def interrupt_after(monkeypatch, number):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("smc", "nested"))) for n in BACKENDS],
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("hmc", "smc", "nested"))) for n in BACKENDS],
 )
 def test_interrupted_runs_are_identical(name, seed, tmp_path, monkeypatch):
     model, backend = model_for(name), BACKENDS[name]

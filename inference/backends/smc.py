@@ -15,7 +15,7 @@ from inference.backends.population import (
     weighted,
 )
 from inference.checks import Check, check_divergences
-from inference.evidence.pilot import Stage, plan
+from inference.evidence.pilot import PowerStage, plan
 from inference.evidence.population import Particles, described
 from inference.evidence.prior import PriorSampler
 from inference.evidence.tempered import TemperedRuns, advance, run
@@ -90,7 +90,7 @@ class TemperedSMC(PopulationBackend):
         )
 
     def _draws(
-        self, prior: PriorSampler, key: jax.Array, last: Stage, found: TemperedRuns, moves: int
+        self, prior: PriorSampler, key: jax.Array, last: PowerStage, found: TemperedRuns, moves: int
     ) -> dict[str, np.ndarray]:
         """Go on moving the final populations; draws of one particle after another."""
         particles = found.particles
@@ -156,7 +156,7 @@ def _checks(found: TemperedRuns) -> list[Check]:
 
 
 def _record(
-    stages: list[Stage], found: TemperedRuns, num_moves: int, num_annealed: int
+    stages: list[PowerStage], found: TemperedRuns, num_moves: int, num_annealed: int
 ) -> dict[str, Any]:
     return {
         "powers": found.powers.tolist(),

@@ -29,7 +29,7 @@ _JUDGED_EVERY = 4
 _CORRELATION_LEFT, _MAX_SWEEPS = 0.3, 20
 
 
-class Stage(NamedTuple):
+class PowerStage(NamedTuple):
     """One power of the likelihood, and how particles move at it.
 
     Attributes
@@ -50,7 +50,7 @@ def plan(
     num_moves: int,
     num_annealed: int,
     monitor: Monitor = SILENT,
-) -> list[Stage]:
+) -> list[PowerStage]:
     """Carry a pilot population to power 1, choosing everything on the way.
 
     Parameters
@@ -65,7 +65,7 @@ def plan(
 
     Returns
     -------
-    list of Stage
+    list of PowerStage
         With the prior, power 0, first. The last has power 1, unless 1000 were not enough.
     """
     key, key_start = jax.random.split(key)
@@ -87,7 +87,9 @@ def plan(
     return stages
 
 
-def start_stage(prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int) -> Stage:
+def start_stage(
+    prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int
+) -> PowerStage:
     """Plan the first stage alone: the prior, power 0."""
     return _start(prior, key, num_moves, num_annealed)[2]
 
@@ -95,7 +97,7 @@ def start_stage(prior: PriorSampler, key: jax.Array, num_moves: int, num_anneale
 def settled(
     prior: PriorSampler,
     key: jax.Array,
-    stage: Stage,
+    stage: PowerStage,
     num_draws: int,
     num_moves: int,
     num_annealed: int,
@@ -117,7 +119,7 @@ def settled(
 
 def _start(
     prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int
-) -> tuple[Particles, Tuning, Stage]:
+) -> tuple[Particles, Tuning, PowerStage]:
     """Draw a pilot population and tune its moves at power 0; with them, the flat tuning."""
     key_start, key_tune, key_move = jax.random.split(key, 3)
     for number in _PILOT_SIZES:
@@ -154,7 +156,7 @@ def _judged(
     previous: Tuning,
     power: float,
     num_moves: int,
-) -> tuple[Particles, Stage]:
+) -> tuple[Particles, PowerStage]:
     """Adapt with flat metrics, with curved ones, and then with the better of the two."""
     key_flat, key_fit, key_curved, key_choose, key_stage = jax.random.split(key, 5)
     recipe, settings = prior.recipe, (jnp.asarray(power), jnp.asarray(num_moves))
@@ -181,7 +183,7 @@ def _refitted(
     previous: Tuning,
     power: float,
     num_moves: int,
-) -> tuple[Particles, Stage]:
+) -> tuple[Particles, PowerStage]:
     """Adapt with metrics of the kind that the previous power had."""
     key_fit, key_stage = jax.random.split(key)
     recipe, no = prior.recipe, jnp.asarray(False)
@@ -202,11 +204,11 @@ def _adapted(
     tuning: Tuning,
     power: float,
     num_moves: int,
-) -> tuple[Particles, Stage]:
+) -> tuple[Particles, PowerStage]:
     settings = (jnp.asarray(power), jnp.asarray(num_moves), _ADAPTING_SWEEPS)
     moved, tuning = adapt_steps(key, recipe, particles, tuning, *settings)
     correlation = float(_correlation(recipe, particles, moved))
-    return moved, Stage(power, tuning, _sweeps_for(correlation))
+    return moved, PowerStage(power, tuning, _sweeps_for(correlation))
 
 
 def _sweeps_for(correlation: float) -> int:

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from inference.devices import shard
 from inference.estimate import Estimate
-from inference.evidence.pilot import Stage, settled
+from inference.evidence.pilot import PowerStage, settled
 from inference.evidence.population import Particles, Recipe, SweepInfo, sweep
 from inference.evidence.prior import PriorSampler
 from inference.kernels.exchange_state import Tuning
@@ -88,7 +88,7 @@ class TemperedRuns(NamedTuple):
 def run(
     prior: PriorSampler,
     key: jax.Array,
-    stages: list[Stage],
+    stages: list[PowerStage],
     num_runs: int,
     num_particles: int,
     num_moves: int,
@@ -103,7 +103,7 @@ def run(
     prior : PriorSampler
     key : PRNG key
         Independent of the plan's.
-    stages : list of Stage
+    stages : list of PowerStage
         From :func:`plan`.
     num_runs, num_particles : int
     num_moves, num_annealed : int
