@@ -37,6 +37,11 @@ class Estimate:
         """The value in bits."""
         return self.value / np.log(2)
 
+    @classmethod
+    def of_no_data(cls) -> "Estimate":
+        """Log p(data) where there is no data: exactly 0, whatever C is."""
+        return cls(0.0, 0.0, 0.0, 0.0, "null_data", note="log evidence: 0, as there is no data")
+
     def __str__(self) -> str:
         """Return the value with its error, in nats and bits, and the method."""
         return (

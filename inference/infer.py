@@ -23,7 +23,7 @@ from inference.saved import posterior_mean_cost
 
 _NUM_PRIOR_DRAWS, _NUM_TRIAL_DRAWS, _PRIOR_CAP = 500, 4, 2000
 # Beyond this, hundreds of parameter vectors are too much for what runs beside the draws.
-_LARGEST_ANNEALED = 30_000
+_LARGEST_KEPT = 30_000
 
 
 def infer(
@@ -181,7 +181,7 @@ def _infer(
 def _bits_saved(
     model: TwoStageModel, draws: Draws, key: jax.Array
 ) -> tuple[Estimate | None, list[str]]:
-    if model.dimension > _LARGEST_ANNEALED and not model.agreement.is_tractable:
+    if model.dimension > _LARGEST_KEPT and not model.agreement.is_tractable:
         return None, ["bits saved: not estimated; see log_normalizer for single points"]
     theta_1, theta_2 = (draws.values[name] for name in ("theta_1", "theta_2"))
     return posterior_mean_cost(model, theta_1, theta_2, key), []
@@ -189,7 +189,7 @@ def _bits_saved(
 
 def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] | None, list[str]]:
     """Exact draws from the two-stage prior where they can be had; else say why not."""
-    if model.dimension > _LARGEST_ANNEALED:
+    if model.dimension > _LARGEST_KEPT:
         return None, ["no prior draws: the model is too large to keep them"]
     try:
         simulate(model, key, _NUM_TRIAL_DRAWS, cap=_PRIOR_CAP)  # cheap where it must fail

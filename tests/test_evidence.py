@@ -1,9 +1,6 @@
 """Log evidence without Z: exact answers, plateaus, transitions, calibration, and controls."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +23,7 @@ from inference.kernels.negative import (
     RejectionNegative,
 )
 from inference.normalizer.spread import log_of_mean, mean_of_runs
+from tests.layouts import run_on_two_devices
 from tests.oracles import double_well_evidences
 from tests.statistical import FALSE_ALARM_RATE, covers
 
@@ -305,10 +303,7 @@ for make in (
 
 @pytest.mark.slow
 def test_sharded_over_two_devices():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", _SHARDED]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_on_two_devices(_SHARDED)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import pytest
 from generative import problems
 from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
 from inference.kernels.langevin import Langevin, LangevinTuning, Metric
+from inference.kernels.noise import standard_normal
 from tests.oracles import linear_langevin
 from tests.statistical import assert_moments, z_limit
 
@@ -140,3 +141,13 @@ def test_moments_fail_without_negative_samples(seed):
         by_chain = draws.mean(axis=1) - mean
         scores = by_chain.mean(axis=0) / by_chain.std(axis=0, ddof=1) * np.sqrt(len(by_chain))
         assert (np.abs(scores).max() > z_limit(len(scores))) == omitted
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1, 17, 100_000])
+def test_noise_is_that_of_jax(size, dtype, seed):
+    key = jax.random.key(seed)
+    with jax.enable_x64(dtype == "float64"):
+        ours = jax.jit(standard_normal, static_argnums=(1, 2))(key, size, jnp.dtype(dtype))
+        theirs = jax.random.normal(key, (size,), dtype)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-6)

@@ -17,7 +17,7 @@ from tests.statistical import chi_square_z, z_limit
 
 NULL = SGLD(
     num_warmup=160,
-    num_draws=300,
+    num_draws=500,
     thinning=2,
     num_chains=2,
     num_negatives=1,

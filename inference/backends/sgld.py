@@ -154,7 +154,8 @@ class SGLD(Backend):
     ) -> tuple[Estimate | None, str]:
         """Return what :meth:`draw` found; see :meth:`Backend.log_evidence`."""
         if model.is_null:
-            return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
+            found = Estimate.of_no_data()
+            return found, found.note
         if draws.log_evidence is None:
             return None, "log evidence: not estimated, as num_powers = 0 asks"
         local = "" if model.heads is None else "; local, of the region that the chains reached"

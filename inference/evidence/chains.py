@@ -51,7 +51,8 @@ def log_evidence_beside(
     """
     model: TwoStageModel = recipe.model
     if model.is_null:
-        return Estimate(0.0, 0.0, 0.0, 0.0, "null_data"), "log evidence: 0, as there is no data"
+        found = Estimate.of_no_data()
+        return found, found.note
     effort = (values["theta_2"], key, num_particles, num_moves, monitor)
     try:
         found, note = _populations(recipe, *effort)

@@ -22,6 +22,7 @@ from inference.kernels.langevin_tuning import tempered_metric
 from inference.loop import Loop
 from inference.normalizer.spread import SIGMAS_OF_A_BRACKET
 from inference.progress import Monitor
+from inference.quadrature import hermite
 
 NUM_CHAINS = 2
 _SHARE_OF_BURN_IN = 0.25
@@ -95,10 +96,13 @@ def integrate_powers(
     """
     means, variances = draws.mean(axis=(1, 2)), draws.var(axis=(1, 2))
     errors = np.array([float(np.asarray(az.mcse(x))) if np.ptp(x) > 0 else 0.0 for x in draws])
-    value, weights = _hermite(powers, means, variances)
+    value = means[0] * powers[0] + hermite(powers, means, variances)
     every_second = np.unique(np.append(np.arange(len(powers) - 1, -1, -2), 0))
-    chosen = (x[every_second] for x in (powers, means, variances))
-    error = np.hypot(np.sqrt(np.sum((weights * errors) ** 2)), _hermite(*chosen)[0] - value)
+    t, *rest = (x[every_second] for x in (powers, means, variances))
+    coarse = means[0] * powers[0] + hermite(t, *rest)
+    steps = np.diff(powers, prepend=-powers[0], append=1.0)
+    weights = 0.5 * (steps[:-1] + steps[1:])
+    error = np.hypot(np.sqrt(np.sum((weights * errors) ** 2)), coarse - value)
     steps = np.diff(powers, prepend=0.0)
     left = np.append(means[:1], means[:-1]) @ steps
     margin = SIGMAS_OF_A_BRACKET * np.sqrt(np.sum((steps * errors) ** 2))
@@ -109,18 +113,6 @@ def integrate_powers(
         float(means @ steps + margin),
         "thermodynamic",
     )
-
-
-def _hermite(
-    powers: np.ndarray, means: np.ndarray, variances: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Integral over [0, 1], and the weights that it gives to the means."""
-    steps = np.diff(powers)
-    weights = np.zeros_like(powers)
-    weights[0] = powers[0]
-    weights[:-1] += 0.5 * steps
-    weights[1:] += 0.5 * steps
-    return float(weights @ means - np.sum(steps**2 / 12 * np.diff(variances))), weights
 
 
 def _stepped(kernel: Langevin, powers: Float[Array, " p"], state: _Ladder) -> _Ladder:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from inference.kernels.noise import standard_normal
+
 
 class DiagonalConditional(eqx.Module):
     """theta_2 given theta_1 where lambda C has a diagonal Hessian.
@@ -38,7 +40,7 @@ class DiagonalConditional(eqx.Module):
 
     def fluctuation(self, key: jax.Array) -> Float[Array, " d"]:
         """Draw from N(0, Sq)."""
-        noise = jax.random.normal(key, self.variance.shape, self.variance.dtype)
+        noise = standard_normal(key, self.variance.size, self.variance.dtype)
         return jnp.sqrt(self.gain(self.variance)) * noise
 
 
@@ -83,7 +85,8 @@ class DiagonalJoint(eqx.Module):
 
     def fluctuation(self, key: jax.Array) -> Float[Array, " 2d"]:
         """Draw from N(0, Sigma)."""
-        noise = jax.random.normal(key, (2, *self.second.shape), self.second.dtype)
+        keys = jax.random.split(key)
+        noise = [standard_normal(k, self.second.size, self.second.dtype) for k in keys]
         # theta_2 varies wherever theta_1 does, so that this order divides by 0 only for 0 / 0.
         slope = self.both / jnp.where(self.second > 0, self.second, 1)
         second = jnp.sqrt(self.second) * noise[0]

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from generative import TwoStageModel
 from inference.kernels.density import log_first, log_second, share
@@ -215,29 +215,29 @@ class Langevin:
         if self.omit_normalizer:
             return negative, jnp.zeros_like(theta_1)
 
-        def one(key: jax.Array, w: Array) -> tuple[Array, Array]:
+        def one(key: jax.Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
             key_noise, key_refresh = jax.random.split(key)
             if self.refresh:
                 w = self._refreshed(key_refresh, theta_1, w)
             noise = metric.fluctuation(key_noise)
             point = share(self.model, theta_1, self._point(w, size, noise))
-            pull = jax.grad(log_second, argnums=2)(self.model, theta_1, point)
-            push = self.push(point)
-            w = w + _tamed(size, pull + push, metric) + jnp.sqrt(2 * size) * noise
-            if self.estimator == "score":
-                return w, jnp.where(self.model.moving_2, -pull, push)
-            variance = jnp.asarray(self.model.second_stage.variance, w.dtype)
-            return w, push - metric.low_rank(variance * (pull + push))
+            pull, push = self.forces(theta_1, point)
+            return w + _tamed(size, pull + push, metric) + jnp.sqrt(2 * size) * noise, (pull, push)
 
-        def inner(index: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        def inner(index: Int[Array, ""], carry: PyTree) -> PyTree:
             negative, total = carry
             keys = jax.random.split(jax.random.fold_in(key, index), len(negative))
-            negative, slopes = jax.vmap(one)(keys, negative)
-            return negative, total + slopes.mean(axis=0)
+            negative, forces = jax.vmap(one)(keys, negative)
+            return negative, jax.tree.map(lambda s, x: s + x.mean(axis=0), total, forces)
 
-        start = (negative, jnp.zeros_like(theta_1))
-        negative, total = jax.lax.fori_loop(0, tuning.num_inner, inner, start)
-        return negative, total / tuning.num_inner
+        zero = jnp.zeros_like(theta_1)
+        carry = (negative, (zero, zero))
+        negative, total = jax.lax.fori_loop(0, tuning.num_inner, inner, carry)
+        pull, push = (x / tuning.num_inner for x in total)
+        if self.estimator == "score":
+            return negative, jnp.where(self.model.moving_2, -pull, push)
+        variance = jnp.asarray(self.model.second_stage.variance, theta_1.dtype)
+        return negative, push - metric.low_rank(variance * (pull + push))
 
     def _refreshed(
         self,
@@ -277,6 +277,13 @@ class Langevin:
             of_data = jax.grad(self.model.batch_log_likelihood)(theta_2, chosen)
         return first, second + self.push(theta_2) + of_data
 
+    def forces(
+        self, theta_1: Float[Array, " d"], negative: Float[Array, " d"]
+    ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+        """What drives a negative sample: the gradients of log p2 and of -lambda C."""
+        pull = jax.grad(log_second, argnums=2)(self.model, theta_1, negative)
+        return pull, self.push(negative)
+
     def push(self, theta: Float[Array, " d"]) -> Float[Array, " d"]:
         """-lambda grad C, with what is held fixed left out."""
         agreement = self.model.agreement
@@ -294,7 +301,7 @@ class Langevin:
 
 
 def _tamed(size: Float[Array, ""], gradient: Array, metric: JointMetric) -> Array:
-    """H Sigma g, shortened where it is far longer than the noise.
+    """Return h Sigma g, shortened where it is far longer than the noise.
 
     Where forces grow faster than linearly, no step is stable everywhere (M. Hutzenthaler,
     A. Jentzen and P. E. Kloeden, Ann. Appl. Probab. 22 (2012), doi:10.1214/11-AAP803). At

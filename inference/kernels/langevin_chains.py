@@ -111,11 +111,11 @@ def collect(kernel: Langevin, with_theta: bool, state: Chains) -> dict[str, Arra
 
 
 def collect_warmup(kernel: Langevin, with_theta: bool, state: Chains) -> dict[str, Array]:
-    """Statistics, and where a metric is to be fitted its draws."""
-    values = collect(kernel, True, state)
-    names = ("lp", "squared_distance_1", "squared_distance_2", "theta_2")[: 4 if with_theta else 3]
-    draws = {"negative": state.chain.negative[:, 0]} if with_theta else {}
-    return {name: values[name] for name in names} | draws
+    """What shows a runaway chain; where a metric is to be fitted, draws as well."""
+    values = collect(kernel, True, state) | {"negative": state.chain.negative[:, 0]}
+    names = ["lp", "squared_distance_1", "squared_distance_2"]
+    names += ["theta_2", "negative"] if with_theta else []
+    return {name: values[name] for name in names}
 
 
 @partial(jax.jit, static_argnums=(0,))

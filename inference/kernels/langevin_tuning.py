@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 
 from generative import LaplaceStage, LinearGaussianAgreement, TwoStageModel
 from inference.kernels import surrogate as surrogates
-from inference.kernels.density import log_second
 from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
 from inference.kernels.joint import JointReference, PosteriorReference
 from inference.kernels.langevin import Langevin, LangevinState, Metric
@@ -22,8 +21,8 @@ _LARGEST_STEP_AT_KINKS = 0.05
 
 def curved_metric(
     model: TwoStageModel,
-    transport: surrogates.LinearGaussianAgreement,
-    likelihood: surrogates.LinearGaussianAgreement,
+    transport: LinearGaussianAgreement,
+    likelihood: LinearGaussianAgreement,
 ) -> Metric:
     """Metric of linear-Gaussian stand-ins for agreement and likelihood."""
     variance_1 = jnp.asarray(model.first_stage.variance, model.space.origin.dtype)
@@ -109,8 +108,7 @@ def squared_gradients(
     """Squares of the gradient by theta_2, and their mean over negative samples, of one chain."""
 
     def of_negative(w: Array) -> Array:
-        pull = jax.grad(log_second, argnums=2)(kernel.model, state.theta_1, w)
-        return (pull + kernel.push(w)) ** 2
+        return sum(kernel.forces(state.theta_1, w)) ** 2
 
     second = kernel.gradient(state.theta_1, state.theta_2, key)[1]
     return second**2, jax.vmap(of_negative)(state.negative).mean(axis=0)
@@ -140,7 +138,7 @@ def largest_steps(
     w = state.negative[0]
 
     def force(w: Array) -> Array:
-        return jax.grad(log_second, argnums=2)(model, state.theta_1, w) + kernel.push(w)
+        return sum(kernel.forces(state.theta_1, w))
 
     def of_negative(direction: Array) -> Array:
         return metric.negative.covariance(-jax.jvp(force, (w,), (direction,))[1])

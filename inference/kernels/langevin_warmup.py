@@ -47,11 +47,9 @@ def warm_up(
     """
     flat, squares = state.tuning.metric, None
     state = retune(kernel, key, state, flat)
-    for index in range(NUM_ROUNDS):
+    for index in range(NUM_ROUNDS - 1):
         state, values = loop.run(state, num_iterations, f"warm-up {index + 1}/{NUM_ROUNDS}")
         key_metric, key_steps = jax.random.split(jax.random.fold_in(key, index))
-        if index == NUM_ROUNDS - 1:
-            break
         if kind == "curved" and index in _FITTED_AFTER:
             second, negative = (
                 jnp.asarray(values[name].reshape(-1, kernel.model.dimension))
@@ -66,7 +64,7 @@ def warm_up(
             squares = found if squares is None else jax.tree.map(_average, squares, found)
             metric = diagonal_metric(kernel.model, *squares)
         state = retune(kernel, key_steps, state, metric)
-    return state
+    return loop.run(state, num_iterations, f"warm-up {NUM_ROUNDS}/{NUM_ROUNDS}")[0]
 
 
 def _better(

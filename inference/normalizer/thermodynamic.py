@@ -20,6 +20,7 @@ from inference.normalizer.spread import (
     mean_of_runs,
     upper_bracket,
 )
+from inference.quadrature import hermite
 
 # The ladder serves a quadrature: finer than the weights of tempered SMC would need.
 _ESS_FRACTION, _MAX_INCREMENT = 0.98, 1 / 16
@@ -77,9 +78,10 @@ def thermodynamic(
 
 
 def _summarize(runs: Runs) -> Summary:
-    value, error = mean_of_runs(-_integral(runs.temperatures, runs.means, runs.variances))
+    temperatures = runs.temperatures[:, None, :]
+    value, error = mean_of_runs(hermite(temperatures, -runs.means, runs.variances))
     mean, variance = (x.mean(axis=1, keepdims=True) for x in (runs.means, runs.variances))
-    fine = _integral(runs.temperatures, mean, variance)[:, 0]
+    fine = hermite(temperatures, -mean, variance)[:, 0]
     coarse = np.array([_of_every_second(*x) for x in _used(runs, mean, variance)])
     # Hermite's rule is of fourth order: halving the steps divides its error by 16.
     error = np.hypot(error, (coarse - fine) / 15)
@@ -93,14 +95,6 @@ def _steps_that_matter(runs: Runs) -> np.ndarray:
     return np.maximum(runs.lengths - 1 / _MAX_INCREMENT, 0)
 
 
-def _integral(temperatures: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.ndarray:
-    step = np.diff(temperatures, axis=-1)
-    step = step[:, None, :] if means.ndim == 3 else step
-    trapezoid = 0.5 * step * (means[..., 1:] + means[..., :-1])
-    correction = step**2 / 12 * (variances[..., 1:] - variances[..., :-1])
-    return np.sum(trapezoid + correction, axis=-1)
-
-
 def _used(runs: Runs, mean: np.ndarray, variance: np.ndarray):  # noqa: ANN202 - an iterator
     """Each point's rungs, with those beyond the schedule's end cut off."""
     for i, length in enumerate(runs.lengths):
@@ -110,4 +104,4 @@ def _used(runs: Runs, mean: np.ndarray, variance: np.ndarray):  # noqa: ANN202 -
 
 def _of_every_second(t: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> float:
     chosen = np.unique(np.append(np.arange(0, len(t), 2), len(t) - 1))
-    return float(_integral(t[chosen], mean[chosen], variance[chosen]))
+    return float(hermite(t[chosen], -mean[chosen], variance[chosen]))
