@@ -1,7 +1,8 @@
 """How the posterior is estimated: backends, kernels, log normalisers, results."""
 
-from inference.backends.base import Backend
+from inference.backends.base import Backend, Sampler
 from inference.backends.hmc import HMC
+from inference.backends.maximum import MaximumAPosteriori
 from inference.backends.nested import NestedSampling
 from inference.backends.rejection_gibbs import RejectionGibbs
 from inference.backends.sgld import SGLD
@@ -9,6 +10,7 @@ from inference.backends.smc import TemperedSMC
 from inference.checks import Check
 from inference.estimate import Estimate
 from inference.infer import infer
+from inference.ledger import bit_ledger
 from inference.loop import NonFiniteState
 from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.difference import log_normalizer_difference
@@ -22,12 +24,15 @@ __all__ = [
     "Backend",
     "Check",
     "Estimate",
+    "MaximumAPosteriori",
     "NestedSampling",
     "NonFiniteState",
     "RejectionGibbs",
     "Result",
     "Run",
+    "Sampler",
     "TemperedSMC",
+    "bit_ledger",
     "differentiable_log_normalizer",
     "infer",
     "log_normalizer",

@@ -15,7 +15,7 @@ from inference.checks import Check
 from inference.doubling import Doubling
 from inference.estimate import Estimate
 
-_HEADS = ["first", "second"]
+HEADS = ["first", "second"]
 _VERSIONS = ("jax", "numpyro", "blackjax", "arviz", "xarray", "equinox")
 _MAX_ANSWER_DRAWS = 1000
 _BATCH = 250
@@ -114,11 +114,11 @@ def build_tree(
         groups,
         coords={
             "parameter": coordinates(model),
-            "head": _HEADS,
+            "head": HEADS,
             "block": list(model.space.blocks),
         },
         dims=dims,
-        attrs={"/": _attributes(model, checks, log_evidence, bits_saved, configuration, notes)},
+        attrs={"/": root_attributes(model, checks, log_evidence, bits_saved, configuration, notes)},
     )
     if weighted is not None:
         for name, group in _weighted_datasets(model, weighted).items():
@@ -168,7 +168,7 @@ def _doubling_dataset(doubling: Doubling) -> xr.Dataset:
     )
 
 
-def _attributes(
+def root_attributes(
     model: TwoStageModel,
     checks: list[Check],
     log_evidence: Estimate | None,
@@ -176,7 +176,7 @@ def _attributes(
     configuration: dict[str, Any],
     notes: list[str],
 ) -> dict[str, Any]:
-    """Root attributes; netCDF takes no None, bool or dict, so unknown numbers are NaN."""
+    """Return root attributes; netCDF takes no None, bool or dict, so unknown numbers are NaN."""
     nan = float("nan")
     evidence = (
         (nan, nan) if log_evidence is None else (log_evidence.value, log_evidence.standard_error)

@@ -7,7 +7,8 @@ import pytest
 
 from generative import problems
 from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
-from inference.kernels.langevin import Langevin, LangevinTuning, Metric
+from inference.kernels.dynamics import LangevinTuning, Metric
+from inference.kernels.langevin import Langevin
 from inference.kernels.noise import standard_normal
 from tests.oracles import linear_langevin
 from tests.statistical import assert_moments, z_limit

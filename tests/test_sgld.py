@@ -12,6 +12,7 @@ from inference.doubling import compare
 from inference.evidence.langevin import integrate_powers
 from inference.functionals import functionals
 from inference.kernels import langevin_chains as chains
+from inference.kernels.langevin import Langevin
 from tests.layouts import run_on_two_devices
 from tests.statistical import chi_square_z, z_limit
 
@@ -57,7 +58,7 @@ def projected_and_total(model, omit, seed):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sgld.chains, "collect", collect)
         patch.setattr(
-            sgld, "Langevin", lambda *a, **k: chains.Langevin(*a, **k | {"omit_normalizer": omit})
+            sgld, "Langevin", lambda *a, **k: Langevin(*a, **k | {"omit_normalizer": omit})
         )
         values = NULL.draw(model, jax.random.key(seed)).values
     return values["total"], values["projected"], len(rows)

@@ -12,7 +12,7 @@ from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem
 from inference import HMC, RejectionGibbs
-from inference.backends.base import Backend
+from inference.backends.base import Sampler
 from inference.kernels.conditional import FirstGivenSecond
 from inference.kernels.density import log_agreeing, log_joint
 from inference.kernels.exchange import TransportedExchange
@@ -20,7 +20,7 @@ from inference.kernels.reference_hmc import kinetic_energy
 from inference.kernels.surrogate import agreement_potential, fit
 
 _EXCHANGE = HMC(kernel="exchange", negative="persistent", num_draws=2000, max_doublings=1)
-_CASES: list[tuple[str, dict, str, Backend]] = [
+_CASES: list[tuple[str, dict, str, Sampler]] = [
     *(
         ("linear_gaussian", {"d": d, "closed_form": False}, "exchange", _EXCHANGE)
         for d in (2, 20, 100)

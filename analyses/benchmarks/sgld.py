@@ -18,7 +18,8 @@ from analyses.benchmarks.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import GaussianStage, TwoStageModel, networks
 from inference.kernels.density import log_joint
-from inference.kernels.langevin import Langevin, LangevinState, LangevinTuning
+from inference.kernels.dynamics import LangevinState, LangevinTuning
+from inference.kernels.langevin import Langevin
 from inference.kernels.langevin_tuning import diagonal_metric
 
 # Inputs of the network and units of its scene; the rest is small.

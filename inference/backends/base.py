@@ -16,6 +16,7 @@ from inference.devices import shard
 from inference.doubling import Doubling
 from inference.estimate import Estimate
 from inference.progress import SILENT, Monitor
+from inference.run import Run
 
 ChainMethod = Literal["vectorized", "sequential", "sharded"]
 
@@ -39,7 +40,7 @@ class Draws:
     seconds : float
         Wall time of the draws, warm-up and compilation not counted.
     log_evidence : Estimate or None
-        log p(data), nats, where the draws come with it; see :meth:`Backend.log_evidence`.
+        log p(data), nats, where the draws come with it; see :meth:`Sampler.log_evidence`.
     weighted : dict or None
         `theta_1`, `theta_2`, shape (sample, d), and statistics, shape (sample,), among them
         `log_weight`, nats: the log of their mean is the log evidence.
@@ -84,6 +85,25 @@ class Backend(BaseModel):
             raise InvalidInput(name, repr(found), allowed) from None
 
     @abstractmethod
+    def run(
+        self, model: TwoStageModel, seed: int, monitor: Monitor, configuration: dict[str, Any]
+    ) -> Run:
+        """Do what :func:`inference.infer` asks for.
+
+        Parameters
+        ----------
+        model : TwoStageModel
+        seed : int
+        monitor : Monitor
+        configuration : dict
+            What the tree records as such, with the backend's own choices added.
+        """
+
+
+class Sampler(Backend):
+    """Base of the backends that draw from the posterior."""
+
+    @abstractmethod
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior of a model."""
 
@@ -92,6 +112,14 @@ class Backend(BaseModel):
     ) -> tuple[Estimate | None, str]:
         """Estimate log p(data), nats, beside the draws; with it, how, or why not."""
         return draws.log_evidence, f"log evidence: by the {type(self).__name__} runs themselves"
+
+    def run(
+        self, model: TwoStageModel, seed: int, monitor: Monitor, configuration: dict[str, Any]
+    ) -> Run:
+        """Draw, and put a run together from the draws; see :meth:`Backend.run`."""
+        from inference.sampled import run_sampler  # which knows this class
+
+        return run_sampler(self, model, seed, monitor, configuration)
 
 
 def place(

@@ -10,7 +10,7 @@ from numpyro.infer import NUTS
 from pydantic import Field
 
 from generative import TwoStageModel, two_stage
-from inference.backends.base import Backend, ChainMethod, Draws, place
+from inference.backends.base import ChainMethod, Draws, Sampler, place
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Estimate
@@ -33,7 +33,7 @@ from inference.progress import SILENT, Monitor
 _MAX_FAILURE_RATE = 1e-3
 
 
-class HMC(Backend):
+class HMC(Sampler):
     """Markov chains by Hamiltonian Monte Carlo.
 
     Where log Z(theta_1) has a closed form this is NUTS on the program `two_stage`. Elsewhere
@@ -102,7 +102,7 @@ class HMC(Backend):
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
     ) -> tuple[Estimate | None, str]:
-        """Estimate log p(data) by tempered SMC; see :meth:`Backend.log_evidence`."""
+        """Estimate log p(data) by tempered SMC; see :meth:`Sampler.log_evidence`."""
         if self.evidence_particles == 0:
             return None, "log evidence: not estimated, as evidence_particles = 0 asks"
         sampler, _ = choose(model, self.negative, self.rejection_cap, self.max_num_steps)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from generative import TwoStageModel
-from inference.backends.base import Backend, Draws
+from inference.backends.base import Draws, Sampler
 from inference.checks import Check
 from inference.doubling import Doubling, compare
 from inference.evidence.population import Recipe
@@ -26,7 +26,7 @@ from inference.progress import SILENT, Monitor
 NEGATIVES = "negative_samples"
 
 
-class PopulationBackend(Backend):
+class PopulationBackend(Sampler):
     """Abstract: settings of populations that start in the two-stage prior.
 
     Parameters

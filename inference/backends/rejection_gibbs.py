@@ -5,7 +5,7 @@ import numpy as np
 from pydantic import Field
 
 from generative import TwoStageModel
-from inference.backends.base import Backend, ChainMethod, Draws, place
+from inference.backends.base import ChainMethod, Draws, Sampler, place
 from inference.checks import Check, check_divergences
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel, RejectionGibbsState
 from inference.loop import Loop
@@ -14,7 +14,7 @@ from inference.progress import SILENT, Monitor
 _MAX_CAP_RATE = 1e-3
 
 
-class RejectionGibbs(Backend):
+class RejectionGibbs(Sampler):
     """Exact chains for any C, at a cost of 1 / Z(theta_1) a sweep.
 
     Parameters
@@ -68,7 +68,7 @@ class RejectionGibbs(Backend):
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
     ) -> tuple[None, str]:
-        """Return None: see :meth:`Backend.log_evidence`."""
+        """Return None: see :meth:`Sampler.log_evidence`."""
         return None, (
             "log evidence: not estimated, since exact chains at the posterior alone do not tell "
             "it; the smc and nested backends do"

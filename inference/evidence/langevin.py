@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from inference.estimate import Estimate
-from inference.kernels.langevin import Langevin, LangevinState, LangevinTuning
+from inference.kernels.dynamics import LangevinState, LangevinTuning
+from inference.kernels.langevin import Langevin
 from inference.kernels.langevin_chains import read
 from inference.kernels.langevin_tuning import tempered_metric
 from inference.loop import Loop

@@ -24,7 +24,7 @@ Math. Res. Express 2013, doi:10.1093/amrx/abs010), at no cost.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,80 +33,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from generative import TwoStageModel
 from inference.kernels.density import log_first, log_second, share
+from inference.kernels.dynamics import LangevinState, LangevinTuning, largest_step, tamed
 from inference.kernels.independence import independence_step
 
 # A stream of keys for :meth:`Langevin.read`, beside those that chains split off theirs.
 READ = 2**20
-# Of the noise's own length.
-_LONGEST_DRIFT = 3.0
-
 Estimator = Literal["control", "score"]
-
-
-class JointMetric(Protocol):
-    """A centred Gaussian on (theta_1, theta_2), shape (2 d,)."""
-
-    def covariance(self, x: Array) -> Array:
-        """Sigma x."""
-
-    def fluctuation(self, key: jax.Array) -> Array:
-        """Draw from N(0, Sigma)."""
-
-
-class NegativeMetric(JointMetric, Protocol):
-    """A centred Gaussian on w, and what it says of log Z."""
-
-    def low_rank(self, x: Array) -> Array:
-        """Minus the Hessian of log Z, times x."""
-
-
-class Metric(NamedTuple):
-    """What all chains and negative samples share.
-
-    Attributes
-    ----------
-    joint : JointMetric
-    negative : NegativeMetric
-    """
-
-    joint: JointMetric
-    negative: NegativeMetric
-
-
-class LangevinTuning(NamedTuple):
-    """What warm-up learns and sampling keeps fixed.
-
-    Attributes
-    ----------
-    metric : Metric
-    step_size, step_negative : float arrays
-        h for theta_1 and theta_2, and for negative samples, in units in which the metric is the
-        covariance: 1 forgets a Gaussian target at once, 2 over the largest eigenvalue of
-        Sigma times the precision is unstable.
-    num_inner : int array
-        Steps of each negative sample per step of theta_1 and theta_2. Too few: w lags behind
-        theta_1, whose variance grows by about step_size / (step_negative num_inner) of the share
-        of the noise that the estimator leaves.
-    """
-
-    metric: Metric
-    step_size: Float[Array, ""]
-    step_negative: Float[Array, ""]
-    num_inner: Int[Array, ""]
-
-
-class LangevinState(NamedTuple):
-    """State of one chain.
-
-    Attributes
-    ----------
-    theta_1, theta_2 : arrays, shape (d,)
-    negative : array, shape (M, d)
-    """
-
-    theta_1: Float[Array, " d"]
-    theta_2: Float[Array, " d"]
-    negative: Float[Array, "M d"]
 
 
 @dataclass(frozen=True)
@@ -175,16 +107,22 @@ class Langevin:
         start = jnp.concatenate([state.theta_1, state.theta_2])
         theta_1, theta_2 = jnp.split(self._point(start, size, noise), 2)
         theta_2 = share(self.model, theta_1, theta_2)
-        negative, slope = self._move_negatives(key_negative, theta_1, state.negative, tuning)
+        negative, slope = self.move_negatives(key_negative, theta_1, state.negative, tuning)
         first, second = self.gradient(theta_1, theta_2, key_batch)
         if not self.omit_normalizer:
             first = first - slope
-        push = _tamed(size, jnp.concatenate([first, second]), metric.joint)
+        push = tamed(size, jnp.concatenate([first, second]), metric.joint)
         moved = start + push + jnp.sqrt(2 * size) * noise
         moved_1, moved_2 = jnp.split(moved, 2)
         if self.refresh and self.batch_size is None:
             moved_2 = self._refreshed(key_refresh, moved_1, moved_2, self.model.log_likelihood)
         return self.init(moved_1, moved_2, negative), slope
+
+    @property
+    def largest_step(self) -> float:
+        """Of theta_1 and theta_2, over the inverse of the largest eigenvalue of Sigma H."""
+        stages = (self.model.first_stage, self.model.second_stage)
+        return largest_step(*stages)
 
     def read(self, key: jax.Array, state: LangevinState, tuning: LangevinTuning) -> LangevinState:
         """Draw a state with the law of the points at which gradients are taken."""
@@ -203,7 +141,7 @@ class Langevin:
     def _point(self, x: Array, size: Float[Array, ""], noise: Array) -> Array:
         return x + jnp.sqrt(0.5 * size) * noise if self.averaged else x
 
-    def _move_negatives(
+    def move_negatives(
         self,
         key: jax.Array,
         theta_1: Float[Array, " d"],
@@ -222,7 +160,7 @@ class Langevin:
             noise = metric.fluctuation(key_noise)
             point = share(self.model, theta_1, self._point(w, size, noise))
             pull, push = self.forces(theta_1, point)
-            return w + _tamed(size, pull + push, metric) + jnp.sqrt(2 * size) * noise, (pull, push)
+            return w + tamed(size, pull + push, metric) + jnp.sqrt(2 * size) * noise, (pull, push)
 
         def inner(index: Int[Array, ""], carry: PyTree) -> PyTree:
             negative, total = carry
@@ -267,15 +205,18 @@ class Langevin:
             return log_first(self.model, theta_1) + log_second(self.model, theta_1, theta_2)
 
         first, second = jax.grad(of_stages, argnums=(0, 1))(theta_1, theta_2)
+        return first, second + self.drive(theta_2, key)
+
+    def drive(
+        self, theta_2: Float[Array, " d"], key: jax.Array | None = None
+    ) -> Float[Array, " d"]:
+        """Gradient of -lambda C + L, of a mini-batch as in :meth:`gradient`."""
         if self.model.is_null:
-            return first, second + self.push(theta_2)
+            return self.push(theta_2)
         if self.batch_size is None or key is None:
-            of_data = jax.grad(self.model.log_likelihood)(theta_2)
-        else:
-            shape = (self.batch_size,)
-            chosen = jax.random.randint(key, shape, 0, self.model.num_answers)
-            of_data = jax.grad(self.model.batch_log_likelihood)(theta_2, chosen)
-        return first, second + self.push(theta_2) + of_data
+            return self.push(theta_2) + jax.grad(self.model.log_likelihood)(theta_2)
+        chosen = jax.random.randint(key, (self.batch_size,), 0, self.model.num_answers)
+        return self.push(theta_2) + jax.grad(self.model.batch_log_likelihood)(theta_2, chosen)
 
     def forces(
         self, theta_1: Float[Array, " d"], negative: Float[Array, " d"]
@@ -298,16 +239,3 @@ class Langevin:
         for name, block in self.model.space.blocks.items():
             mask[block] = name.startswith(self.held)
         return mask
-
-
-def _tamed(size: Float[Array, ""], gradient: Array, metric: JointMetric) -> Array:
-    """Return h Sigma g, shortened where it is far longer than the noise.
-
-    Where forces grow faster than linearly, no step is stable everywhere (M. Hutzenthaler,
-    A. Jentzen and P. E. Kloeden, Ann. Appl. Probab. 22 (2012), doi:10.1214/11-AAP803). At
-    stationarity the limit is six standard deviations away in one dimension, and more in many.
-    """
-    drift = metric.covariance(gradient)
-    squared = size * jnp.sum(gradient * drift)  # over that of the noise, 2 d on average
-    limit = _LONGEST_DRIFT * jnp.sqrt(2.0 * gradient.size)
-    return size * drift * jnp.minimum(1, limit / jnp.sqrt(jnp.maximum(squared, 1e-30)))

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
 from inference.kernels.density import describe
-from inference.kernels.langevin import READ, Langevin, LangevinState, LangevinTuning, Metric
+from inference.kernels.dynamics import Dynamics, LangevinState, LangevinTuning, Metric
+from inference.kernels.langevin import READ
 from inference.kernels.langevin_tuning import fitted_metric, largest_steps, squared_gradients
 from inference.normalizer.annealing import anneal
 
@@ -42,7 +43,7 @@ class Chains(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def start(keys: jax.Array, kernel: Langevin, num_negatives: int) -> LangevinState:
+def start(keys: jax.Array, kernel: Dynamics, num_negatives: int) -> LangevinState:
     """Draw the first states: annealed under theta_1 from p1, where that is affordable."""
     model = kernel.model
 
@@ -61,7 +62,7 @@ def start(keys: jax.Array, kernel: Langevin, num_negatives: int) -> LangevinStat
     return jax.vmap(one)(keys)
 
 
-def step_all(kernel: Langevin, schedule: Callable[[Array], Array], state: Chains) -> Chains:
+def step_all(kernel: Dynamics, schedule: Callable[[Array], Array], state: Chains) -> Chains:
     """Make one step of every chain."""
 
     def one(key: jax.Array, chain: LangevinState, step: Array) -> tuple[jax.Array, LangevinState]:
@@ -74,7 +75,7 @@ def step_all(kernel: Langevin, schedule: Callable[[Array], Array], state: Chains
     return state._replace(chain=chain, rng_key=keys, step=state.step + 1)
 
 
-def step_in_turn(kernel: Langevin, schedule: Callable[[Array], Array], state: Chains) -> Chains:
+def step_in_turn(kernel: Dynamics, schedule: Callable[[Array], Array], state: Chains) -> Chains:
     """Make one step of one chain after the other: less memory."""
     tuning = state.tuning
 
@@ -86,7 +87,7 @@ def step_in_turn(kernel: Langevin, schedule: Callable[[Array], Array], state: Ch
     return jax.lax.map(one, state._replace(tuning=()))._replace(tuning=tuning)
 
 
-def collect(kernel: Langevin, with_theta: bool, state: Chains) -> dict[str, Array]:
+def collect(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Array]:
     """Statistics of all chains, with the parameters, or else with both heads' answers."""
 
     def one(key: jax.Array, chain: LangevinState) -> dict[str, Array]:
@@ -110,7 +111,7 @@ def collect(kernel: Langevin, with_theta: bool, state: Chains) -> dict[str, Arra
     return jax.vmap(one)(state.rng_key, state.chain)
 
 
-def collect_warmup(kernel: Langevin, with_theta: bool, state: Chains) -> dict[str, Array]:
+def collect_warmup(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Array]:
     """What shows a runaway chain; where a metric is to be fitted, draws as well."""
     values = collect(kernel, True, state) | {"negative": state.chain.negative[:, 0]}
     names = ["lp", "squared_distance_1", "squared_distance_2"]
@@ -119,13 +120,13 @@ def collect_warmup(kernel: Langevin, with_theta: bool, state: Chains) -> dict[st
 
 
 @partial(jax.jit, static_argnums=(0,))
-def read_all(kernel: Langevin, state: Chains) -> LangevinState:
+def read_all(kernel: Dynamics, state: Chains) -> LangevinState:
     """Draw the states that :func:`collect` describes."""
     return jax.vmap(lambda k, c: read(kernel, k, c, state.tuning))(state.rng_key, state.chain)
 
 
 def read(
-    kernel: Langevin, key: jax.Array, chain: LangevinState, tuning: LangevinTuning
+    kernel: Dynamics, key: jax.Array, chain: LangevinState, tuning: LangevinTuning
 ) -> LangevinState:
     """Draw the state that one chain shows, with the chain's own key left as it is."""
     return kernel.read(jax.random.fold_in(key, READ), chain, tuning)
@@ -167,12 +168,12 @@ def runaway(model: TwoStageModel, values: dict[str, np.ndarray]) -> tuple[int, i
     return None
 
 
-fitted = jax.jit(fitted_metric, static_argnums=(1,))
+fitted = jax.jit(fitted_metric, static_argnums=(1, 4))
 
 
 @partial(jax.jit, static_argnums=(1,))
 def mean_squares(
-    key: jax.Array, kernel: Langevin, chain: LangevinState
+    key: jax.Array, kernel: Dynamics, chain: LangevinState
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """Squared gradients by theta_2 and by negative samples, averaged over chains."""
     keys = jax.random.split(key, len(chain.theta_1))
@@ -182,7 +183,7 @@ def mean_squares(
 
 @partial(jax.jit, static_argnums=(1,))
 def typical_steps(
-    key: jax.Array, kernel: Langevin, metric: Metric, chain: LangevinState
+    key: jax.Array, kernel: Dynamics, metric: Metric, chain: LangevinState
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Steps for the curvature where the chains are, on average."""
     keys = jax.random.split(key, len(chain.theta_1))

@@ -6,17 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from generative import LaplaceStage, LinearGaussianAgreement, TwoStageModel
+from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels import surrogate as surrogates
 from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
+from inference.kernels.dynamics import Dynamics, LangevinState, Metric, largest_step
 from inference.kernels.joint import JointReference, PosteriorReference
-from inference.kernels.langevin import Langevin, LangevinState, Metric
 
 _NUM_CURVATURE_POINTS = 8
 _POWER_ITERATIONS = 10
-_LARGEST_STEP = 0.5
-# The kink of a Laplace density has no Hessian to limit the step.
-_LARGEST_STEP_AT_KINKS = 0.05
+_SIGMAS_OF_SCATTER = 4.0
 
 
 def curved_metric(
@@ -34,8 +32,10 @@ def fitted_metric(
     model: TwoStageModel,
     theta_2: Float[Array, "n d"],
     negative: Float[Array, "n d"],
+    num_rows: int | None = None,
 ) -> Metric:
     """Metric of stand-ins fitted to draws: of theta_2 for L, of negative samples for C."""
+    number = surrogates.rank(model) if num_rows is None else min(num_rows, model.dimension)
     key_transport, key_likelihood = jax.random.split(key)
     transport = surrogates.fit(
         key_transport,
@@ -43,22 +43,25 @@ def fitted_metric(
         surrogates.agreement_potential(model),
         negative,
         _NUM_CURVATURE_POINTS,
+        number,
     )
     if model.is_null:
-        return curved_metric(model, transport, surrogates.flat(model, surrogates.rank(model)))
+        return curved_metric(model, transport, surrogates.flat(model, number))
     likelihood = surrogates.fit(
         key_likelihood,
         model,
         surrogates.likelihood_potential(model),
         theta_2,
         _NUM_CURVATURE_POINTS,
+        number,
     )
     return curved_metric(model, transport, likelihood)
 
 
-def flat_metric(model: TwoStageModel) -> Metric:
+def flat_metric(model: TwoStageModel, num_rows: int | None = None) -> Metric:
     """Covariance of the two stages, in the form of a fitted metric."""
-    flat = surrogates.flat(model, surrogates.rank(model))
+    number = surrogates.rank(model) if num_rows is None else min(num_rows, model.dimension)
+    flat = surrogates.flat(model, number)
     return curved_metric(model, flat, flat)
 
 
@@ -78,6 +81,7 @@ def diagonal_metric(
     model: TwoStageModel,
     square_2: Float[Array, " d"] | float = 0.0,
     square_w: Float[Array, " d"] | float = 0.0,
+    numbers: tuple[int, int] = (1, 1),
 ) -> Metric:
     """Metric from mean squared gradients, RMSProp's statistic, coordinate by coordinate.
 
@@ -85,25 +89,39 @@ def diagonal_metric(
     step sizes are then in units of the posterior's variance, not its standard deviation. Noise of
     mini-batches adds to the squares, and so shortens just the steps that it would disturb.
 
+    A curvature counts where it stands out from what few samples make of none: taken for curvature
+    in 10^6 coordinates, their scatter would feed the prior's noise into grad log Z.
+
     Parameters
     ----------
     model : TwoStageModel
     square_2, square_w : arrays, shape (d,)
         Mean squares of the gradient by theta_2 of the log joint, and of log q(w | theta_1).
+    numbers : pair of int
+        Of the samples in these means.
     """
     dtype = model.space.origin.dtype
     variance_1 = jnp.asarray(model.first_stage.variance, dtype)
     variance_2 = jnp.asarray(model.second_stage.variance, dtype)
     free = model.moving_2
     of_prior = jnp.where(free, 1 / jnp.where(free, variance_2, 1), 0)
-    of_agreement = jnp.maximum(square_w - of_prior, 0)
-    of_likelihood = jnp.maximum(square_2 - jnp.maximum(square_w, of_prior), 0)
+    number_2, number_w = numbers
+    of_agreement = _excess(square_w, of_prior, number_w)
+    of_likelihood = _excess(square_2, of_prior + of_agreement, number_2)
     conditional = DiagonalConditional(of_agreement, variance_2)
     return Metric(DiagonalJoint(variance_1, conditional, of_likelihood), conditional)
 
 
+def _excess(
+    square: Float[Array, " d"] | float, expected: Float[Array, " d"], number: int
+) -> Float[Array, " d"]:
+    """What a mean square exceeds its expectation by, where that is no scatter."""
+    limit = 1 + _SIGMAS_OF_SCATTER * (2 / number) ** 0.5
+    return jnp.where(square > limit * expected, square - expected, 0)
+
+
 def squared_gradients(
-    key: jax.Array, kernel: Langevin, state: LangevinState
+    key: jax.Array, kernel: Dynamics, state: LangevinState
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
     """Squares of the gradient by theta_2, and their mean over negative samples, of one chain."""
 
@@ -115,7 +133,7 @@ def squared_gradients(
 
 
 def largest_steps(
-    key: jax.Array, kernel: Langevin, metric: Metric, state: LangevinState
+    key: jax.Array, kernel: Dynamics, metric: Metric, state: LangevinState
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Largest steps of one chain and of its negative samples that are safely stable and accurate.
 
@@ -143,16 +161,13 @@ def largest_steps(
     def of_negative(direction: Array) -> Array:
         return metric.negative.covariance(-jax.jvp(force, (w,), (direction,))[1])
 
-    largest = _LARGEST_STEP
-    if any(isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)):
-        largest = _LARGEST_STEP_AT_KINKS
-
-    def step(value: Array) -> Array:
-        return largest / jnp.maximum(1, value)
-
     start = metric.joint.fluctuation(key_joint)
     start_w = metric.negative.fluctuation(key_negative)
-    return step(_largest(of_joint, start)), step(_largest(of_negative, start_w))
+    largest_w = largest_step(model.second_stage)
+    return (
+        kernel.largest_step / jnp.maximum(1, _largest(of_joint, start)),
+        largest_w / jnp.maximum(1, _largest(of_negative, start_w)),
+    )
 
 
 def _largest(apply: Callable[[Array], Array], start: Array) -> Float[Array, ""]:

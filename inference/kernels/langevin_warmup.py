@@ -5,9 +5,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+import numpy as np
 
-from inference.kernels.langevin import Langevin, Metric
+from inference.kernels.dynamics import Dynamics, Metric
 from inference.kernels.langevin_chains import Chains, fitted, mean_squares
 from inference.kernels.langevin_tuning import diagonal_metric
 from inference.loop import Loop
@@ -17,64 +17,69 @@ _FITTED_AFTER = (1, 3, 5)
 # A fitted metric must allow this much larger steps than the flat one.
 _WORTHWHILE = 1.5
 
-Retune = Callable[[Langevin, jax.Array, Chains, Metric], Chains]
+Retune = Callable[[Dynamics, jax.Array, Chains, Metric], Chains]
 
 
 def warm_up(
-    kernel: Langevin,
+    kernel: Dynamics,
     loop: Loop,
     key: jax.Array,
     state: Chains,
     num_iterations: int,
     kind: Literal["curved", "diagonal", "flat"],
     retune: Retune,
-) -> Chains:
+) -> tuple[Chains, dict[str, np.ndarray]]:
     """Move the chains in eight rounds, with another metric after each; the last keeps its own.
+
+    Returns the chains, and what was collected on the way.
 
     Parameters
     ----------
-    kernel : Langevin
+    kernel : Dynamics
     loop : Loop
         Collects `theta_2` and `negative` where a curved metric is to be fitted.
     key : PRNG key
     state : Chains
-        With the flat metric.
+        With the flat metric, whose rank fitted ones will have.
     num_iterations : int
         Of the loop, per round.
     kind : {"curved", "diagonal", "flat"}
     retune : callable
         (kernel, key, state, metric) -> state with that metric and steps that suit it.
     """
-    flat, squares = state.tuning.metric, None
+    flat = state.tuning.metric
+    rounds, squares = [], []
     state = retune(kernel, key, state, flat)
     for index in range(NUM_ROUNDS - 1):
         state, values = loop.run(state, num_iterations, f"warm-up {index + 1}/{NUM_ROUNDS}")
+        rounds.append(values)
         key_metric, key_steps = jax.random.split(jax.random.fold_in(key, index))
         if kind == "curved" and index in _FITTED_AFTER:
             second, negative = (
                 jnp.asarray(values[name].reshape(-1, kernel.model.dimension))
                 for name in ("theta_2", "negative")
             )
-            curved = fitted(key_metric, kernel.model, second, negative)
+            curved = fitted(key_metric, kernel.model, second, negative, len(flat.negative.c))
             state = _better(kernel, key_steps, state, curved, flat, retune)
             continue
         metric = state.tuning.metric
         if kind == "diagonal":
-            found = mean_squares(key_metric, kernel, state.chain)
-            squares = found if squares is None else jax.tree.map(_average, squares, found)
-            metric = diagonal_metric(kernel.model, *squares)
+            squares.append(mean_squares(key_metric, kernel, state.chain))
+            recent = squares[len(squares) // 2 :]  # the chains were still on their way before
+            second, negative = (sum(x) / len(x) for x in zip(*recent, strict=True))
+            number = len(recent) * len(state.chain.theta_1)
+            numbers = (number, number * state.chain.negative.shape[1])
+            metric = diagonal_metric(kernel.model, second, negative, numbers)
         state = retune(kernel, key_steps, state, metric)
-    return loop.run(state, num_iterations, f"warm-up {NUM_ROUNDS}/{NUM_ROUNDS}")[0]
+    state, values = loop.run(state, num_iterations, f"warm-up {NUM_ROUNDS}/{NUM_ROUNDS}")
+    rounds.append(values)
+    return state, {n: np.concatenate([r[n] for r in rounds], axis=1) for n in values}
 
 
 def _better(
-    kernel: Langevin, key: jax.Array, state: Chains, curved: Metric, flat: Metric, retune: Retune
+    kernel: Dynamics, key: jax.Array, state: Chains, curved: Metric, flat: Metric, retune: Retune
 ) -> Chains:
     """Take the curved metric where it allows much larger steps than the flat one."""
     bent, plain = (retune(kernel, key, state, metric) for metric in (curved, flat))
     worthwhile = _WORTHWHILE * float(plain.tuning.step_size)
     return bent if float(bent.tuning.step_size) >= worthwhile else plain
-
-
-def _average(old: Array, new: Array) -> Array:
-    return 0.5 * (old + new)

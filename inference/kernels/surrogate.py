@@ -100,6 +100,7 @@ def fit(
     potential: Potential,
     draws: Float[Array, "n d"],
     num_points: int,
+    num_rows: int | None = None,
 ) -> LinearGaussianAgreement:
     """Fit |A theta - c|^2 / 2 to a potential: mean curvature, and mean gradient at the mean draw.
 
@@ -116,6 +117,8 @@ def fit(
         Of theta_2, or negative samples.
     num_points : int
         The curvature is averaged over so many of the draws.
+    num_rows : int, optional
+        Of A, at most; by default as :func:`rank` has it.
     """
     points = draws[:: max(1, len(draws) // num_points)][:num_points]
     # Whitening by the prior makes "largest curvature" meaningful across blocks.
@@ -129,7 +132,8 @@ def fit(
         along = jax.vmap(potential.curvature, (0, None))(points, spread * direction)
         return spread * jnp.mean(along, axis=0)
 
-    values, vectors = _leading_eigenpairs(key, whitened, model.dimension, rank(model), draws.dtype)
+    number = rank(model) if num_rows is None else min(num_rows, model.dimension)
+    values, vectors = _leading_eigenpairs(key, whitened, model.dimension, number, draws.dtype)
     usable = jnp.isfinite(values) & (values > _SMALLEST_RELATIVE_CURVATURE * jnp.max(values))
     root = jnp.sqrt(jnp.where(usable, jnp.maximum(values, 0), 0))
     matrix = root[:, None] * jnp.nan_to_num(vectors.T) * inverse_spread

@@ -1,0 +1,56 @@
+"""The bits that agreement saves, step by step along a path of theta_1."""
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from generative import InvalidInput, TwoStageModel
+from inference.normalizer.along import log_normalizer_along
+from inference.normalizer.ladder import log_normalizer
+
+
+def bit_ledger(
+    model: TwoStageModel,
+    path: Float[np.ndarray, "step d"],
+    steps: np.ndarray | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Keep account of -log2 Z(theta_1) along an optimisation path, or a chain.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    path : array, shape (step, d)
+        Values of theta_1.
+    steps : array, shape (step,), optional
+        Their coordinate; 0, 1, ... by default.
+    seed : int
+
+    Returns
+    -------
+    Dataset
+        Dim `step`, bits: `bits_saved` and `bits_saved_se`; `change`, bits since the first point,
+        and `change_se`, which is far smaller, since the value at the first point drops out.
+
+    Raises
+    ------
+    InvalidInput
+        If the path is not an array of shape (step, d), or `steps` has another length.
+    """
+    steps = np.arange(len(path)) if steps is None else np.asarray(steps)
+    if len(steps) != len(path):
+        raise InvalidInput("steps", f"{len(steps)} steps", f"{len(path)}, one per point of path")
+    change = log_normalizer_along(model, path, seed)
+    first = log_normalizer(model, path[0], seed=seed)
+    error = np.hypot(first.standard_error, change.standard_error)
+    bits = {
+        "bits_saved": -(first.value + change.value),
+        "bits_saved_se": error,
+        "change": -change.value,
+        "change_se": change.standard_error,
+    }
+    return xr.Dataset(
+        {name: ("step", value / np.log(2)) for name, value in bits.items()},
+        coords={"step": steps},
+        attrs={"unit": "bits"},
+    )

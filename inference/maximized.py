@@ -1,0 +1,215 @@
+"""A run, put together from where the starts of an ascent ended."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from generative import LaplaceStage, TwoStageModel
+from inference.checks import Check
+from inference.estimate import Estimate
+from inference.evidence.laplace import laplace_evidence
+from inference.kernels.density import describe
+from inference.kernels.dynamics import JointMetric
+from inference.ledger import bit_ledger
+from inference.maximum_tree import build_maximum_tree
+from inference.normalizer.ladder import log_normalizer
+from inference.progress import Monitor
+from inference.run import Result, Run
+
+# Below the maximum: some nats, and this share of a nat per parameter.
+_SHORTFALL, _SHORTFALL_PER_PARAMETER = 0.1, 1e-3
+_SIGMAS = 4.0
+# Starts whose objectives differ by less, beyond errors, count as one optimum; nats.
+_SAME_OPTIMUM = 0.1
+# Beyond this, log Z at single points costs more than the ascent.
+_LARGEST_NORMALIZED = 30_000
+
+
+@dataclass(frozen=True)
+class Ascended:
+    """Where all starts ended, and how they came there.
+
+    Attributes
+    ----------
+    theta_1, theta_2 : arrays, shape (start, d)
+    negative : array, shape (start, M, d)
+        Negative samples under theta_1.
+    residuals : array, shape (start, block, 2 d)
+        What remains of the gradient, by independent stretches of negative samples.
+    metric : JointMetric
+        Approximate posterior covariance, for the units of `residuals`.
+    path : dict
+        Recorded on the way: `theta_1`, `theta_2`, shape (start, record, d), and statistics.
+    steps : array, shape (record,)
+        Steps before each record.
+    tuning : dict
+    seconds : float
+        Wall time of the ascent after warm-up.
+    """
+
+    theta_1: Float[np.ndarray, "start d"]
+    theta_2: Float[np.ndarray, "start d"]
+    negative: Float[np.ndarray, "start M d"]
+    residuals: Float[np.ndarray, "start block 2d"]
+    metric: JointMetric
+    path: dict[str, np.ndarray]
+    steps: np.ndarray
+    tuning: dict[str, Any]
+    seconds: float
+
+
+def run_maximizer(
+    model: TwoStageModel,
+    found: Ascended,
+    key: jax.Array,
+    monitor: Monitor,
+    configuration: dict[str, Any],
+    *,
+    num_ledger_points: int,
+    laplace: bool,
+    note: str | None,
+) -> Run:
+    """Choose the best start, and say how good it is.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    found : Ascended
+    key : PRNG key
+    monitor : Monitor
+    configuration : dict
+    num_ledger_points : int
+        Of the best start's path; 0 skips the ledger.
+    laplace : bool
+        Whether to estimate a local log evidence.
+    note : str, optional
+        Why this is not the maximum, where the ascent had another target.
+    """
+    seed, key_laplace = int(jax.random.bits(key)), jax.random.fold_in(key, 1)
+    notes = [] if note is None else [note]
+    statistics = _described(model, found)
+    log_z = _log_normalizers(model, found, seed, notes)
+    objective = statistics["lp"] - log_z.value
+    shortfall, error = _shortfalls(found)
+    statistics |= {
+        "log_normalizer": np.broadcast_to(log_z.value, objective.shape),
+        "log_normalizer_se": np.broadcast_to(log_z.standard_error, objective.shape),
+        "objective": objective,
+        "shortfall": shortfall,
+        "shortfall_se": error,
+    }
+    best = int(np.argmax(np.where(np.isfinite(objective), objective, -np.inf)))
+    at_best = Estimate(*(float(np.asarray(x)[best]) for x in (objective, log_z.standard_error)))
+    checks = [*_checks(model, statistics, best)]
+    notes.append(_agreement_of_starts(objective, np.asarray(log_z.standard_error), best))
+    log_evidence, how = None, "log evidence: not estimated, as laplace is off or the model large"
+    if laplace and note is None:
+        log_evidence, how = _laplace(key_laplace, model, found, best, at_best)
+    notes.append(how)
+    bits_saved = None
+    ledger = None
+    if model.dimension <= _LARGEST_NORMALIZED or model.agreement.is_tractable:
+        bits_saved = Estimate(
+            -float(log_z.value[best]), at_best.standard_error, method=log_z.method
+        )
+        if num_ledger_points:
+            chosen = _spread(len(found.steps), num_ledger_points)
+            path = found.path["theta_1"][best, chosen]
+            with monitor.bar(None, "ledger along the path"):
+                ledger = bit_ledger(model, path, found.steps[chosen], seed)
+    tree = build_maximum_tree(
+        model,
+        found.theta_1,
+        found.theta_2,
+        statistics,
+        best,
+        path={n: x for n, x in found.path.items() if x.ndim == 2},
+        steps=found.steps,
+        ledger=ledger,
+        checks=checks,
+        log_evidence=log_evidence,
+        bits_saved=bits_saved,
+        configuration=configuration | {"tuning": found.tuning},
+        notes=notes,
+    )
+    passed = all(check.passed for check in checks)
+    result = Result.converged if passed else Result.not_converged
+    return Run(tree, result, log_evidence, bits_saved, checks, notes, model)
+
+
+def _described(model: TwoStageModel, found: Ascended) -> dict[str, np.ndarray]:
+    values = jax.jit(jax.vmap(lambda a, b: describe(model, a, b)))(
+        jnp.asarray(found.theta_1), jnp.asarray(found.theta_2)
+    )
+    return {name: np.asarray(value, np.float64) for name, value in values.items()}
+
+
+def _log_normalizers(
+    model: TwoStageModel, found: Ascended, seed: int, notes: list[str]
+) -> Estimate:
+    number = len(found.theta_1)
+    if model.dimension > _LARGEST_NORMALIZED and not model.agreement.is_tractable:
+        notes.append("log Z not estimated in so large a model: the best start is that of lp alone")
+        return Estimate(np.zeros(number), np.full(number, np.inf), method="not estimated")
+    return log_normalizer(model, found.theta_1, seed=seed)
+
+
+def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
+    """Nats below the maximum by a quadratic model, half of g' Sigma g, with jackknife errors.
+
+    Products of *different* stretches only: their noise averages out.
+    """
+    residuals = jnp.asarray(found.residuals)
+    moved = jax.jit(jax.vmap(jax.vmap(found.metric.covariance)))(residuals)
+    gram = np.asarray(jnp.einsum("sid,sjd->sij", residuals, moved), np.float64)
+    number = gram.shape[1]
+    row_sums = gram.sum(axis=2)
+    diagonal = np.diagonal(gram, axis1=1, axis2=2)
+    total, trace = row_sums.sum(axis=1), diagonal.sum(axis=1)
+    value = 0.5 * (total - trace) / (number * (number - 1))
+    # Without stretch i: its row, its column and its square go.
+    others = total[:, None] - 2 * row_sums + diagonal - (trace[:, None] - diagonal)
+    left_out = 0.5 * others / ((number - 1) * (number - 2))
+    spread = np.sum((left_out - left_out.mean(axis=1, keepdims=True)) ** 2, axis=1)
+    return value, np.sqrt((number - 1) / number * spread)
+
+
+def _checks(model: TwoStageModel, statistics: dict[str, np.ndarray], best: int) -> list[Check]:
+    bad = [name for name in ("lp", "disagreement") if not np.isfinite(statistics[name][best])]
+    value, error = (float(statistics[name][best]) for name in ("shortfall", "shortfall_se"))
+    allowed = _SHORTFALL + _SHORTFALL_PER_PARAMETER * model.dimension
+    passed = bool(value + _SIGMAS * error < allowed)
+    return [
+        Check("finite", not bad, f"not finite: {', '.join(bad)}" if bad else "all finite"),
+        Check(
+            "stationarity",
+            passed,
+            f"{max(value, 0):.2g} +- {error:.1g} nats below the maximum by its gradient; "
+            f"{allowed:.2g} with four errors allowed",
+        ),
+    ]
+
+
+def _agreement_of_starts(objective: np.ndarray, error: np.ndarray, best: int) -> str:
+    margin = _SAME_OPTIMUM + _SIGMAS * np.hypot(error, error[best])
+    same = int(np.sum(objective[best] - objective <= margin))
+    return f"{same} of {len(objective)} starts reached the best objective within its error"
+
+
+def _laplace(
+    key: jax.Array, model: TwoStageModel, found: Ascended, best: int, objective: Estimate
+) -> tuple[Estimate | None, str]:
+    if any(isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)):
+        return None, "log evidence: not estimated, as the maximum sits on kinks of the prior"
+    theta_2, negative = (jnp.asarray(x[best]) for x in (found.theta_2, found.negative))
+    estimate = laplace_evidence(key, model, theta_2, negative, objective)
+    return estimate, "log evidence: Laplace's method at the maximum; local, of this mode alone"
+
+
+def _spread(number: int, wanted: int) -> np.ndarray:
+    """Records at geometrically growing distances: an ascent moves most at first."""
+    return np.unique(np.geomspace(1, number, min(wanted, number)).astype(int) - 1)

@@ -1,0 +1,77 @@
+"""A run, put together from a sampler's draws."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from generative import AgreementNotReached, TwoStageModel, simulate
+from inference.backends.base import Draws, Sampler
+from inference.checks import check_chains
+from inference.datatree import answers, build_tree
+from inference.estimate import Estimate
+from inference.functionals import judged
+from inference.progress import Monitor
+from inference.run import Result, Run
+from inference.saved import posterior_mean_cost
+
+_NUM_PRIOR_DRAWS, _NUM_TRIAL_DRAWS, _PRIOR_CAP = 500, 4, 2000
+# Beyond this, hundreds of parameter vectors are too much for what runs beside the draws.
+_LARGEST_KEPT = 30_000
+
+
+def run_sampler(
+    sampler: Sampler,
+    model: TwoStageModel,
+    seed: int,
+    monitor: Monitor,
+    configuration: dict[str, Any],
+) -> Run:
+    """Draw, check the draws, and estimate what comes with them; see :meth:`Backend.run`."""
+    key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
+    key_evidence = jax.random.fold_in(jax.random.key(seed), 3)
+    draws = sampler.draw(model, key_draw, monitor)
+    answered = draws.answers or answers(model, draws.values["theta_2"])
+    checks = check_chains(judged(model, draws.values, answered)) + draws.checks
+    bits_saved, missing = _bits_saved(model, draws, key_cost)
+    log_evidence, how = sampler.log_evidence(model, draws, key_evidence, monitor)
+    prior, note = _prior(model, key_prior)
+    notes = [*draws.notes, *missing, *note, how]
+    tree = build_tree(
+        model,
+        draws.values,
+        prior=prior,
+        posterior_answers=answered,
+        checks=checks,
+        doubling=draws.doubling,
+        log_evidence=log_evidence,
+        weighted=draws.weighted,
+        bits_saved=bits_saved,
+        configuration=configuration | {"tuning": draws.tuning},
+        notes=notes,
+    )
+    result = Result.converged if all(check.passed for check in checks) else Result.not_converged
+    if draws.exhausted:
+        result = Result.budget_exhausted
+    return Run(tree, result, log_evidence, bits_saved, checks, notes, model)
+
+
+def _bits_saved(
+    model: TwoStageModel, draws: Draws, key: jax.Array
+) -> tuple[Estimate | None, list[str]]:
+    if model.dimension > _LARGEST_KEPT and not model.agreement.is_tractable:
+        return None, ["bits saved: not estimated; see log_normalizer for single points"]
+    theta_1, theta_2 = (draws.values[name] for name in ("theta_1", "theta_2"))
+    return posterior_mean_cost(model, theta_1, theta_2, key), []
+
+
+def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] | None, list[str]]:
+    """Exact draws from the two-stage prior where they can be had; else say why not."""
+    if model.dimension > _LARGEST_KEPT:
+        return None, ["no prior draws: the model is too large to keep them"]
+    try:
+        simulate(model, key, _NUM_TRIAL_DRAWS, cap=_PRIOR_CAP)  # cheap where it must fail
+        draws = simulate(model, key, _NUM_PRIOR_DRAWS, cap=_PRIOR_CAP)
+    except AgreementNotReached:
+        return None, ["no prior draws: Z(theta_1) is too small for exact simulation by rejection"]
+    return {"theta_1": np.asarray(draws.theta_1), "theta_2": np.asarray(draws.theta_2)}, []
