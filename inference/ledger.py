@@ -5,6 +5,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from generative import InvalidInput, TwoStageModel
+from inference.estimate import Estimate
 from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.ladder import log_normalizer
 
@@ -14,6 +15,7 @@ def bit_ledger(
     path: Float[np.ndarray, "step d"],
     steps: np.ndarray | None = None,
     seed: int = 0,
+    last: Estimate | None = None,
 ) -> xr.Dataset:
     """Keep account of -log2 Z(theta_1) along an optimisation path, or a chain.
 
@@ -25,12 +27,14 @@ def bit_ledger(
     steps : array, shape (step,), optional
         Their coordinate; 0, 1, ... by default.
     seed : int
+    last : Estimate, optional
+        Log Z at the last point, nats, where it is known already.
 
     Returns
     -------
     Dataset
         Dim `step`, bits: `bits_saved` and `bits_saved_se`; `change`, bits since the first point,
-        and `change_se`, which is far smaller, since the value at the first point drops out.
+        and `change_se`, which does not contain the error of log Z at any one point.
 
     Raises
     ------
@@ -41,10 +45,13 @@ def bit_ledger(
     if len(steps) != len(path):
         raise InvalidInput("steps", f"{len(steps)} steps", f"{len(path)}, one per point of path")
     change = log_normalizer_along(model, path, seed)
-    first = log_normalizer(model, path[0], seed=seed)
-    error = np.hypot(first.standard_error, change.standard_error)
+    if last is None:
+        last = log_normalizer(model, path[-1], seed=seed)
+    # Seen from the end, where the error matters most, the path's error is that of what follows.
+    variance = np.asarray(change.standard_error) ** 2
+    error = np.sqrt(last.standard_error**2 + np.abs(variance[-1] - variance))
     bits = {
-        "bits_saved": -(first.value + change.value),
+        "bits_saved": -(last.value + change.value - change.value[-1]),
         "bits_saved_se": error,
         "change": -change.value,
         "change_se": change.standard_error,

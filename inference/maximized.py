@@ -118,9 +118,11 @@ def run_maximizer(
         )
         if num_ledger_points:
             chosen = _spread(len(found.steps), num_ledger_points)
-            path = found.path["theta_1"][best, chosen]
+            path = np.append(found.path["theta_1"][best, chosen], found.theta_1[[best]], axis=0)
+            steps = np.append(found.steps[chosen], found.steps[-1] + 1)
+            last = Estimate(-bits_saved.value, bits_saved.standard_error)
             with monitor.bar(None, "ledger along the path"):
-                ledger = bit_ledger(model, path, found.steps[chosen], seed)
+                ledger = bit_ledger(model, path, steps, seed, last)
     tree = build_maximum_tree(
         model,
         found.theta_1,
