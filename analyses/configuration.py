@@ -14,10 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from generative import InvalidInput, problems
 from generative.setups import Setup
-from inference import HMC, SGLD, NestedSampling, RejectionGibbs, TemperedSMC
+from inference import HMC, SGLD, MaximumAPosteriori, NestedSampling, RejectionGibbs, TemperedSMC
 from inference.backends.base import Backend
 
-BackendName = Literal["hmc", "sgld", "nested", "smc", "rejection-gibbs"]
+BackendName = Literal["hmc", "sgld", "nested", "smc", "map", "rejection-gibbs"]
 
 
 class RunOptions(BaseModel):
@@ -37,7 +37,7 @@ class RunOptions(BaseModel):
         Go on with the unfinished run in `out`, or return the finished one.
     checkpoint_seconds : float
         Between checkpoints, at least.
-    hmc, sgld, nested, smc, rejection_gibbs
+    hmc, sgld, nested, smc, map, rejection_gibbs
         Options of the backends.
     """
 
@@ -53,6 +53,7 @@ class RunOptions(BaseModel):
     sgld: SGLD = SGLD()
     nested: NestedSampling = NestedSampling()
     smc: TemperedSMC = TemperedSMC()
+    map: MaximumAPosteriori = MaximumAPosteriori()
     rejection_gibbs: RejectionGibbs = RejectionGibbs()
 
     @property

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from analyses.figures import forest
-from analyses.summary import right_answers, summarize
+from analyses.functionals import right_answers
+from analyses.summary import summarize
 from generative import InvalidInput, problems
 from inference import HMC, infer
 

@@ -106,10 +106,10 @@ def build_tree(
         groups["log_likelihood"] = log_likelihood
     if model.data:
         groups["observed_data"] = {name: np.asarray(x) for name, x in model.data.items()}
-    constants = {f"label_{name}": label for name, label in model.labels.items()}
-    if constants:
-        groups["constant_data"] = constants
-        dims |= {f"label_{name}": [f"question_{name}"] for name in model.labels}
+    groups["constant_data"] = {"theta_0": np.asarray(model.space.origin)}
+    groups["constant_data"] |= {f"label_{name}": label for name, label in model.labels.items()}
+    dims |= {f"label_{name}": [f"question_{name}"] for name in model.labels}
+    dims["theta_0"] = ["parameter"]
     tree = az.from_dict(
         groups,
         coords={
@@ -192,6 +192,7 @@ def root_attributes(
         "configuration": json.dumps(configuration, sort_keys=True),
         "seed": int(configuration.get("seed", 0)),
         "dtype": str(model.space.origin.dtype),
+        "agreement_strength": float(model.agreement.strength),
         "checks_passed": ", ".join(check.name for check in checks if check.passed),
         "checks_failed": ", ".join(check.name for check in checks if not check.passed),
         "notes": "\n".join(notes),

@@ -17,7 +17,6 @@ from inference.kernels.dynamics import JointMetric
 from inference.ledger import bit_ledger
 from inference.maximum_tree import build_maximum_tree
 from inference.normalizer.ladder import log_normalizer
-from inference.progress import Monitor
 from inference.run import Result, Run
 
 # Below the maximum: some nats, and this share of a nat per parameter.
@@ -25,6 +24,8 @@ _SHORTFALL, _SHORTFALL_PER_PARAMETER = 0.1, 1e-3
 _SIGMAS = 4.0
 # Starts whose objectives differ by less, beyond errors, count as one optimum; nats.
 _SAME_OPTIMUM = 0.1
+# Starts whose log joint, and lambda C at theta_1, differ by less ended in one place; nats.
+_SAME_PLACE = 0.03
 # Beyond this, log Z at single points costs more than the ascent.
 _LARGEST_NORMALIZED = 30_000
 
@@ -66,7 +67,6 @@ def run_maximizer(
     model: TwoStageModel,
     found: Ascended,
     key: jax.Array,
-    monitor: Monitor,
     configuration: dict[str, Any],
     *,
     num_ledger_points: int,
@@ -80,7 +80,6 @@ def run_maximizer(
     model : TwoStageModel
     found : Ascended
     key : PRNG key
-    monitor : Monitor
     configuration : dict
     num_ledger_points : int
         Of the best start's path; 0 skips the ledger.
@@ -92,7 +91,7 @@ def run_maximizer(
     seed, key_laplace = int(jax.random.bits(key)), jax.random.fold_in(key, 1)
     notes = [] if note is None else [note]
     statistics = _described(model, found)
-    log_z = _log_normalizers(model, found, seed, notes)
+    log_z = _log_normalizers(model, found, statistics, seed, notes)
     objective = statistics["lp"] - log_z.value
     shortfall, error = _shortfalls(found)
     statistics |= {
@@ -121,8 +120,7 @@ def run_maximizer(
             path = np.append(found.path["theta_1"][best, chosen], found.theta_1[[best]], axis=0)
             steps = np.append(found.steps[chosen], found.steps[-1] + 1)
             last = Estimate(-bits_saved.value, bits_saved.standard_error)
-            with monitor.bar(None, "ledger along the path"):
-                ledger = bit_ledger(model, path, steps, seed, last)
+            ledger = bit_ledger(model, path, steps, seed, last)
     tree = build_maximum_tree(
         model,
         found.theta_1,
@@ -151,13 +149,30 @@ def _described(model: TwoStageModel, found: Ascended) -> dict[str, np.ndarray]:
 
 
 def _log_normalizers(
-    model: TwoStageModel, found: Ascended, seed: int, notes: list[str]
+    model: TwoStageModel,
+    found: Ascended,
+    statistics: dict[str, np.ndarray],
+    seed: int,
+    notes: list[str],
 ) -> Estimate:
+    """Log Z of every start, estimated once for those that ended in one place."""
     number = len(found.theta_1)
     if model.dimension > _LARGEST_NORMALIZED and not model.agreement.is_tractable:
         notes.append("log Z not estimated in so large a model: the best start is that of lp alone")
         return Estimate(np.zeros(number), np.full(number, np.inf), method="not estimated")
-    return log_normalizer(model, found.theta_1, seed=seed)
+    strength = model.agreement.strength
+    keys = [statistics["lp"], strength * statistics["disagreement_theta_1"]]
+    place = np.zeros(number, int)
+    for start in range(number):
+        apart = np.max([np.abs(x - x[start]) for x in keys], axis=0)
+        place[start] = np.argmax(apart <= _SAME_PLACE)  # itself, if nowhere earlier
+    chosen, index = np.unique(place, return_inverse=True)
+    estimate = log_normalizer(model, found.theta_1[chosen], seed=seed)
+    value, error = (
+        np.broadcast_to(np.asarray(x, float), len(chosen))[index]
+        for x in (estimate.value, estimate.standard_error)
+    )
+    return Estimate(value, error, method=estimate.method)
 
 
 def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:

@@ -67,10 +67,11 @@ def build_maximum_tree(
         groups["observed_data"] = xr.Dataset(
             {n: ([f"{n}_dim_{i}" for i in range(np.ndim(x))], x) for n, x in model.data.items()}
         )
-    if model.labels:
-        groups["constant_data"] = xr.Dataset(
-            {f"label_{n}": ([f"question_{n}"], np.asarray(x)) for n, x in model.labels.items()}
-        )
+    labels = {f"label_{n}": ([f"question_{n}"], np.asarray(x)) for n, x in model.labels.items()}
+    groups["constant_data"] = xr.Dataset(
+        {"theta_0": (["parameter"], np.asarray(model.space.origin)), **labels},
+        coords={"parameter": coordinates(model)},
+    )
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = root_attributes(model, checks, log_evidence, bits_saved, configuration, notes)
     return tree

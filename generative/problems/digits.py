@@ -90,4 +90,9 @@ def digits(
             "held_out_wrong": sets.held_out_wrong.alice_label,
         },
     )
-    return Problem("digits", model, description="a two-headed network on images of 3, 5 and 8")
+    return Problem(
+        "digits",
+        model,
+        description="a two-headed network on images of 3, 5 and 8",
+        pictures={name: world.pictures(inputs) for name, inputs in model.questions.items()},
+    )

@@ -55,9 +55,12 @@ class Problem:
     truth : Truth
     description : str
         One line.
+    pictures : dict
+        Set of questions to grey levels in [0, 1], shape (question, height, width), to look at.
     """
 
     name: str
     model: TwoStageModel
     truth: Truth = field(default_factory=Truth)
     description: str = ""
+    pictures: dict[str, Float[np.ndarray, "n h w"]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from functools import cache
 
 import numpy as np
+from jaxtyping import Float
 
 from generative.labelling import Cases
 
@@ -43,10 +44,21 @@ def cases() -> Cases:
     """
     images, classes = load()
     truth = (classes == 3).astype(int)
-    pixels = images.reshape(len(images), -1)
-    spread = pixels.std(axis=0)
-    inputs = (pixels - pixels.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+    mean, spread = _standards()
+    inputs = (images.reshape(len(images), -1) - mean) / spread
     return Cases(inputs, truth, _labeller(images[:, :, VISIBLE_COLUMNS], truth))
+
+
+def pictures(inputs: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n 8 8"]:
+    """Return the images, grey levels in [0, 1], that standardised inputs came from."""
+    mean, spread = _standards()
+    return np.clip(np.asarray(inputs) * spread + mean, 0, 1).reshape(-1, 8, 8)
+
+
+def _standards() -> tuple[np.ndarray, np.ndarray]:
+    pixels = load()[0].reshape(-1, 64)
+    spread = pixels.std(axis=0)
+    return pixels.mean(axis=0), np.where(spread > 0, spread, 1.0)
 
 
 def _labeller(view: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -78,7 +78,6 @@ class MaximumAPosteriori(WithNegativeSamples):
             model,
             found,
             key_rest,
-            monitor,
             configuration,
             num_ledger_points=self.num_ledger_points,
             laplace=self.laplace and self._is_small(model),

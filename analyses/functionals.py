@@ -1,0 +1,105 @@
+"""Scalar functionals of saved runs: of every draw, or of a maximum."""
+
+import arviz as az
+import numpy as np
+import xarray as xr
+
+from inference import Run
+
+
+def is_maximum(run: Run) -> bool:
+    """Whether a run holds a maximum in place of draws."""
+    return "map" in run.tree.children
+
+
+def functionals_of(tree: xr.DataTree) -> xr.Dataset:
+    """Scalar functionals of a saved run, dims (chain, draw); without dims for a maximum.
+
+    Returns
+    -------
+    Dataset
+        Log densities and L in nats, C of both stages, and squared distances. The log joint lacks
+        -log Z; `log Z` itself only where it is known.
+    """
+    drawn = "map" not in tree.children
+    values, stats = (
+        (tree["posterior"], tree["sample_stats"]) if drawn else (tree["map"], tree["map"])
+    )
+    found = {
+        "log joint": stats["lp"],
+        "log p1 + log p2": stats["lp"]
+        - stats["log_likelihood"]
+        + tree.attrs["agreement_strength"] * stats["disagreement"],
+        "C(theta_2)": stats["disagreement"],
+        "C(theta_1)": stats["disagreement_theta_1"],
+        "L(theta_2)": stats["log_likelihood"],
+        "|theta_1 - theta_0|^2": _squared(
+            stats, 1, lambda: values["theta_1"] - tree["constant_data"]["theta_0"]
+        ),
+        "|theta_2 - theta_1|^2": _squared(stats, 2, lambda: values["theta_2"] - values["theta_1"]),
+    }
+    if "log_normalizer" in stats:
+        found["log Z(theta_1)"] = stats["log_normalizer"]
+    return xr.Dataset(found).drop_vars(["start", "draw_kept"], errors="ignore")
+
+
+def _squared(stats: xr.DataTree, stage: int, shift) -> xr.DataArray:  # noqa: ANN001 - a thunk
+    # Of large networks only some draws are kept whole; their distances are kept of all.
+    by_block = f"squared_distance_{stage}"
+    if by_block in stats:
+        return stats[by_block].sum("block")
+    return (shift() ** 2).sum("parameter")
+
+
+def answers_of(tree: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Both heads' answers by set of questions, dims (chain, draw, head, question...)."""
+    if "map" in tree.children:
+        prefix = "answers_"
+        group = tree["map"]
+        return {
+            str(name).removeprefix(prefix): x
+            for name, x in group.data_vars.items()
+            if str(name).startswith(prefix)
+        }
+    if "posterior_predictive" not in tree.children:
+        return {}
+    return {str(name): x for name, x in tree["posterior_predictive"].data_vars.items()}
+
+
+def right_answers(tree: xr.DataTree) -> xr.Dataset | None:
+    """Probability that each head gives the true answer, by set of questions; None without labels.
+
+    Returns
+    -------
+    Dataset
+        One variable per set, dims (chain, draw, head), or (head,) for a maximum.
+    """
+    right = {}
+    for name, answers in answers_of(tree).items():
+        if f"label_{name}" in tree["constant_data"]:
+            label = tree["constant_data"][f"label_{name}"]
+            probability = xr.where(label == 1, answers, 1 - answers)
+            mean = probability.mean(f"question_{name}")
+            right[name] = mean.transpose(*(d for d in answers.dims if d in mean.dims))
+    return xr.Dataset(right) if right else None
+
+
+def scalar_functionals(tree: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Functionals and, for each head and set, the probability of the true answer."""
+    found: dict[str, xr.DataArray] = {str(n): x for n, x in functionals_of(tree).items()}
+    right = right_answers(tree)
+    for name, values in {} if right is None else right.items():
+        for head in ("first", "second"):
+            label = f"P({head} right), {str(name).replace('_', ' ')}"
+            found[label] = values.sel(head=head).drop_vars("head")
+    return found
+
+
+def with_error(draws: xr.DataArray) -> str:
+    """Mean and Monte Carlo standard error; the value alone without draws."""
+    values = draws.values
+    if values.ndim == 0:
+        return f"{float(values):.4g}"
+    if np.ptp(values) == 0:
+        return f"{values.flat[0]:.4g} (constant)"
+    return f"{values.mean():.4g} +- {float(np.asarray(az.mcse(values))):.2g}"
