@@ -1,4 +1,4 @@
-"""The command line: problems, run, compare, analyse, benchmark."""
+"""The command line: problems, run, compare, report, analyse, benchmark."""
 
 import argparse
 import importlib
@@ -12,7 +12,7 @@ from generative import AgreementNotReached, IntractableNormalizer, InvalidInput,
 from inference import NonFiniteState, Result, infer
 
 _BENCHMARKS = ("price", "posteriors", "normalizer", "evidence", "sgld")
-_ANALYSES = ("first_posterior",)
+_ANALYSES = ("first_posterior", "alternating")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +43,11 @@ def _dispatch(arguments: list[str]) -> int:
     compare = commands.add_parser("compare", help="runs side by side: one table, one figure")
     compare.add_argument("directories", metavar="DIR", nargs="+", type=Path)
     compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
+    report = commands.add_parser("report", help="one self-contained HTML page")
+    report.add_argument(
+        "directories", metavar="DIR", nargs="+", type=Path, help="run folders, or folders of them"
+    )
+    report.add_argument("--out", type=Path, default=None, help="by default DIR/report.html")
     analyse = commands.add_parser("analyse", help="an analysis by name")
     analyse.add_argument("name", choices=_ANALYSES)
     analyse.add_argument("--out", type=Path, required=True, help="a new or empty folder")
@@ -60,6 +65,11 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(compare_runs(parsed.directories, parsed.figure))
         print(f"figure: {parsed.figure}")
+        return 0
+    if parsed.command == "report":
+        from analyses.report import report as write_report
+
+        print(f"report: {write_report(parsed.directories, parsed.out)}")
         return 0
     if parsed.command == "analyse":
         module = importlib.import_module(f"analyses.{parsed.name}")

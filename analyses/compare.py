@@ -1,8 +1,9 @@
 """Several runs side by side: one table, one figure; a maximum among the draws."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import xarray as xr
@@ -11,11 +12,12 @@ from analyses.figures import forest
 from analyses.functionals import is_maximum, scalar_functionals, with_error
 from analyses.summary import evidence
 from analyses.tables import text_table
-from analyses.typical import Placed, place, place_answers
+from analyses.typical import place, place_all, place_answers
 from generative import InvalidInput
 from inference import Run
 
 _BITS = float(np.log(2))
+_NUM_DRAWN = 1000
 
 
 def compare(directories: Sequence[Path], figure: Path) -> str:
@@ -41,11 +43,21 @@ def compare(directories: Sequence[Path], figure: Path) -> str:
     if len(directories) < 2:
         raise InvalidInput("DIR", f"{len(directories)} folders", "two or more run folders")
     runs = {str(directory): Run.load(directory) for directory in directories}
-    sampled = next((run for run in runs.values() if not is_maximum(run)), None)
-    quantities = {name: scalar_functionals(run.tree) for name, run in runs.items()}
-    shared = [
-        q for q in next(iter(quantities.values())) if all(q in x for x in quantities.values())
-    ]
+    header, rows = comparison_table(runs)
+    draw_comparison(runs, figure)
+    notes = [line for name, run in runs.items() for line in _words(name, run, runs)]
+    return "\n".join([text_table(header, rows), *notes])
+
+
+def sampled_among(runs: Mapping[str, Run]) -> Run | None:
+    """Return the first run that holds draws."""
+    return next((run for run in runs.values() if not is_maximum(run)), None)
+
+
+def comparison_table(runs: Mapping[str, Run]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: evidence, bits, and all functionals that the runs share."""
+    sampled = sampled_among(runs)
+    quantities, shared = _shared(runs)
     rows = [["result", *(run.result.value for run in runs.values())]]
     if any(_setup(run) != "two-stages" for run in runs.values()):
         rows.append(["set-up", *(_setup(run) for run in runs.values())])
@@ -55,37 +67,46 @@ def compare(directories: Sequence[Path], figure: Path) -> str:
     for name in shared:
         draws = None if reference is None else reference[name]
         rows.append([name, *(_cell(x[name], draws) for x in quantities.values())])
+    return ["", *runs], rows
+
+
+def draw_comparison(runs: Mapping[str, Run], figure: Path | BinaryIO) -> None:
+    """Draw intervals of the functionals that the runs share."""
+    sampled = sampled_among(runs)
+    quantities, shared = _shared(runs)
+    reference = None if sampled is None else scalar_functionals(sampled.tree)
     chosen = {name: {q: x[q] for q in shared} for name, x in quantities.items()}
     _draw(chosen, reference, figure)
-    table = text_table(["", *runs], rows)
-    notes = [
-        line
-        for name, run in runs.items()
-        if is_maximum(run) and sampled is not None
-        for line in typicality(name, run, sampled)
-    ]
-    return "\n".join([table, *notes])
 
 
-def typicality(name: str, maximum: Run, sampled: Run) -> list[str]:
+def _shared(
+    runs: Mapping[str, Run],
+) -> tuple[dict[str, dict[str, xr.DataArray]], list[str]]:
+    quantities = {name: scalar_functionals(run.tree) for name, run in runs.items()}
+    first = next(iter(quantities.values()))
+    return quantities, [q for q in first if all(q in x for x in quantities.values())]
+
+
+def _words(name: str, run: Run, runs: Mapping[str, Run]) -> list[str]:
+    sampled = sampled_among(runs)
+    if not is_maximum(run) or sampled is None:
+        return []
+    return ["", f"{name}:", *(f"  {line}" for line in typicality(run, sampled))]
+
+
+def typicality(maximum: Run, sampled: Run) -> list[str]:
     """Say in words where a maximum is like the draws and where it is not."""
-    draws = scalar_functionals(sampled.tree)
-    placed = [
-        place(quantity, float(value), draws[quantity].values)
-        for quantity, value in scalar_functionals(maximum.tree).items()
-        if quantity in draws
-    ]
+    placed = place_all(maximum.tree, sampled.tree)
     far = sorted((p for p in placed if abs(p.z_score) > 3), key=lambda p: -abs(p.z_score))
-    lines = ["", f"{name}: z-scores are in standard deviations of the posterior's draws"]
-    lines.append(
-        "  atypical (|z| > 3): " + ", ".join(f"{p.name} ({p.z_score:+.1f})" for p in far)
-        if far
-        else "  every functional lies within three standard deviations"
-    )
+    words = "every functional lies within three posterior standard deviations of the mean"
+    if far:
+        words = "atypical, |z| > 3 posterior standard deviations: "
+        words += ", ".join(f"{p.name} ({p.z_score:+.1f})" for p in far)
+    lines = [words]
     for answers in place_answers(maximum.tree, sampled.tree):
         worst = ", ".join(f"{i} ({answers.z_scores[i]:+.1f})" for i in answers.worst)
         lines.append(
-            f"  {answers.head} head on {answers.name.replace('_', ' ')}: {answers.tail:.2f} of "
+            f"{answers.head} head on {answers.name.replace('_', ' ')}: {answers.tail:.2f} of "
             f"draws answer at least as far from the mean; farthest questions {worst}"
         )
     return lines
@@ -94,23 +115,23 @@ def typicality(name: str, maximum: Run, sampled: Run) -> list[str]:
 def _cell(value: xr.DataArray, draws: xr.DataArray | None) -> str:
     if value.ndim or draws is None:
         return with_error(value)
-    placed: Placed = place("", float(value), draws.values)
-    return f"{placed.value:.4g} (z = {placed.z_score:+.1f}, p = {placed.tail:.2g})"
+    placed = place("", float(value), draws.values)
+    tail = f"p = {placed.tail:.2g}" if placed.tail else f"p < {1 / draws.size:.1g}"
+    return f"{placed.value:.4g} (z = {placed.z_score:+.1f}, {tail})"
 
 
 def _draw(
     quantities: dict[str, dict[str, xr.DataArray]],
     reference: dict[str, xr.DataArray] | None,
-    figure: Path,
+    figure: Path | BinaryIO,
 ) -> None:
     """Draw intervals, in units of the reference's standard deviation where there is one."""
 
     def scaled(name: str, value: xr.DataArray) -> xr.DataArray:
-        if value.ndim == 0:  # a maximum: a point
-            value = value.expand_dims(chain=2, draw=4)
-        if "draw" in value.coords:
-            value = value.drop_vars("draw")
-        value = value.rename(draw=f"draw_{value.sizes['draw']}")
+        flat = value.values.ravel()
+        # One length for all: ArviZ aligns runs. A maximum becomes a point.
+        flat = flat[np.linspace(0, flat.size - 1, _NUM_DRAWN).astype(int)]
+        value = xr.DataArray(flat[None], dims=("chain", "draw"))
         if reference is None:
             return value
         draws = reference[name]
