@@ -17,8 +17,14 @@ $(STAMP): constraints.txt pyproject.toml tools/find-python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# The posterior and its joint maximum on real data, compared, and one page about both.
 demo: venv
-	$(BIN)/concord analyse first_posterior --out runs/demo-$$(date +%Y%m%d-%H%M%S)
+	@out=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
+	$(BIN)/concord analyse first_posterior --out $$out/hmc && \
+	$(BIN)/concord run digits --backend map --map.num-starts 4 --map.num-warmup 800 \
+		--map.num-steps 1000 --out $$out/map && \
+	$(BIN)/concord compare $$out/map $$out/hmc --figure $$out/comparison.png && \
+	$(BIN)/concord report $$out
 
 test: venv
 	$(BIN)/python -m pytest -n 2

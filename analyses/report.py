@@ -54,7 +54,7 @@ def report(directories: Sequence[Path], out: Path | None) -> Path:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True)
     page = environment.get_template("report.html").render(
         title=f"{problems.pop()}: {_kinds(runs)}",
-        subtitle="Two-stage generative model; Concord.",
+        subtitle=sections.described(next(iter(runs.values()))),
         verdict=sections.verdict(runs),
         sections=[part for part in parts if part],
     )

@@ -38,6 +38,12 @@ def problem_of(run: Run) -> str:
     return str(_configuration(run).get("problem", "a model of one's own"))
 
 
+def described(run: Run) -> str:
+    """Return the problem's one line, if it can be built again."""
+    problem = _problem(run)
+    return "" if problem is None else problem.description
+
+
 def verdict(runs: Runs) -> list[dict[str, str]]:
     """Return what the runs say, in a few sentences."""
     lines = []
@@ -278,15 +284,20 @@ def provenance(runs: Runs) -> Section:
 
 
 def _pictures(run: Run) -> dict[str, np.ndarray]:
-    """Return the problem's pictures, if the problem can be built again."""
+    problem = _problem(run)
+    return {} if problem is None else problem.pictures
+
+
+def _problem(run: Run) -> problems.Problem | None:
+    """Build the run's problem again, unless it is one's own and out of reach from here."""
     configuration = _configuration(run)
     if "problem" not in configuration:
-        return {}
+        return None
     try:
         options = configuration.get("problem_options") or {}
-        return problems.get(configuration["problem"], **options).pictures
-    except InvalidInput:  # a problem of one's own, out of reach from here
-        return {}
+        return problems.get(configuration["problem"], **options)
+    except InvalidInput:
+        return None
 
 
 def _bits(run: Run) -> str:

@@ -6,13 +6,13 @@ import numpy as np
 from pydantic import Field
 
 from generative import TwoStageModel, simulate
-from inference import Backend, Check
+from inference import Check, Sampler
 from inference.backends.base import Draws
 from inference.kernels.density import describe
 from inference.progress import SILENT, Monitor
 
 
-class Resampling(Backend):
+class Resampling(Sampler):
     """Exact draws of the two-stage prior, resampled with weights exp(L).
 
     Parameters
