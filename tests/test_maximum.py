@@ -20,7 +20,7 @@ from inference.kernels.langevin import Langevin
 from inference.progress import SILENT
 from tests.statistical import z_limit
 
-QUICK = MaximumAPosteriori(num_warmup=400, num_steps=600, num_starts=4, num_ledger_points=0)
+QUICK = MaximumAPosteriori(num_warmup=240, num_steps=400, num_starts=4, num_ledger_points=0)
 
 
 def in_deviations(tree, truth):

@@ -14,7 +14,7 @@ from generative import problems
 from inference import HMC, MaximumAPosteriori, Run, infer
 
 TINY = {"num_small": 6, "num_held_out": 8, "scene": 2, "human": 1, "hidden": 1}
-CLIMB = MaximumAPosteriori(num_warmup=160, num_steps=160, num_starts=2, num_ledger_points=4)
+CLIMB = MaximumAPosteriori(num_warmup=160, num_steps=160, num_starts=2, num_ledger_points=0)
 DRAW = HMC(
     kernel="exchange", num_warmup=60, num_draws=60, num_chains=2, max_doublings=0,
     evidence_particles=0,
@@ -95,8 +95,16 @@ def test_compare_and_report(folders, tmp_path, capsys):
     assert not re.findall(r'(?:src|href)="(?!data:)', html)
     assert html.count("data:image/png;base64,") > 8
     assert "Where the labeller errs" in html
-    assert "bits saved by agreement along the ascent" in html
     assert "theta_1 - theta_0" in html
+
+
+def test_report_shows_the_ledger_of_a_path(tmp_path):
+    model = problems.get("linear_gaussian", d=2).model
+    backend = CLIMB.model_copy(update={"num_ledger_points": 5})
+    infer(model, backend, progress=False, directory=tmp_path / "map")
+    assert main(["report", str(tmp_path / "map")]) == 0
+    html = (tmp_path / "map" / "report.html").read_text()
+    assert "bits saved by agreement along the ascent" in html
 
 
 def test_report_of_one_run_and_bad_folders(folders, tmp_path, capsys):
