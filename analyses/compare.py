@@ -1,6 +1,5 @@
 """Several runs side by side: one table, one figure; a maximum among the draws."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -9,7 +8,14 @@ import numpy as np
 import xarray as xr
 
 from analyses.figures import forest
-from analyses.functionals import is_maximum, scalar_functionals, with_error
+from analyses.functionals import (
+    alike,
+    bits_saved,
+    configuration_of,
+    is_maximum,
+    scalar_functionals,
+    with_error,
+)
 from analyses.summary import evidence
 from analyses.tables import text_table
 from analyses.typical import place, place_all, place_answers
@@ -62,11 +68,15 @@ def comparison_table(runs: Mapping[str, Run]) -> tuple[list[str], list[list[str]
     if any(_setup(run) != "two-stages" for run in runs.values()):
         rows.append(["set-up", *(_setup(run) for run in runs.values())])
     rows += _evidences(list(runs.values()))
-    rows.append(["bits saved", *(_bits(run) for run in runs.values())])
+    rows.append(["bits saved", *(bits_saved(run) for run in runs.values())])
     reference = None if sampled is None else scalar_functionals(sampled.tree)
-    for name in shared:
-        draws = None if reference is None else reference[name]
-        rows.append([name, *(_cell(x[name], draws) for x in quantities.values())])
+    placeable = {n: sampled is not None and alike(run, sampled) for n, run in runs.items()}
+    for quantity in shared:
+        draws = None if reference is None else reference[quantity]
+        cells = (
+            _cell(x[quantity], draws if placeable[name] else None) for name, x in quantities.items()
+        )
+        rows.append([quantity, *cells])
     return ["", *runs], rows
 
 
@@ -91,6 +101,8 @@ def _words(name: str, run: Run, runs: Mapping[str, Run]) -> list[str]:
     sampled = sampled_among(runs)
     if not is_maximum(run) or sampled is None:
         return []
+    if not alike(run, sampled):
+        return ["", f"{name}: of another posterior than the draws, so not placed among them"]
     return ["", f"{name}:", *(f"  {line}" for line in typicality(run, sampled))]
 
 
@@ -147,7 +159,7 @@ def _draw(
 
 
 def _setup(run: Run) -> str:
-    setup = json.loads(run.tree.attrs["configuration"]).get("setup", "two-stages")
+    setup = configuration_of(run).get("setup", "two-stages")
     return "Z omitted (a mistake)" if setup == "z-omitted" else setup
 
 
@@ -167,9 +179,3 @@ def _evidences(runs: list[Run]) -> list[list[str]]:
             cells.append(f"{(other.value - first.value) / size:+.3f} +- {error:.2g}")
         rows.append([f"log evidence less the first's, {unit}", *cells])
     return rows
-
-
-def _bits(run: Run) -> str:
-    if run.bits_saved is None:
-        return "not estimated"
-    return f"{run.bits_saved.bits:.4g} +- {run.bits_saved.standard_error / _BITS:.2g}"

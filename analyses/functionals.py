@@ -1,5 +1,8 @@
 """Scalar functionals of saved runs: of every draw, or of a maximum."""
 
+import json
+from typing import Any
+
 import arviz as az
 import numpy as np
 import xarray as xr
@@ -12,6 +15,28 @@ def is_maximum(run: Run) -> bool:
     return "map" in run.tree.children
 
 
+def configuration_of(run: Run) -> dict[str, Any]:
+    """Return what a run was asked to do."""
+    return json.loads(run.tree.attrs["configuration"])
+
+
+def alike(run: Run, other: Run) -> bool:
+    """Whether two runs are of one posterior: problem, its options, set-up, parameters."""
+    keys = ("problem", "problem_options", "setup")
+    one, two = ([configuration_of(r).get(key) for key in keys] for r in (run, other))
+    return (
+        one == two
+        and run.tree.attrs["agreement_strength"] == (other.tree.attrs["agreement_strength"])
+    )
+
+
+def bits_saved(run: Run) -> str:
+    """Bits saved, with the standard error."""
+    if run.bits_saved is None:
+        return "not estimated"
+    return f"{run.bits_saved.bits:.4g} +- {run.bits_saved.standard_error / np.log(2):.2g}"
+
+
 def functionals_of(tree: xr.DataTree) -> xr.Dataset:
     """Scalar functionals of a saved run, dims (chain, draw); without dims for a maximum.
 
@@ -19,7 +44,7 @@ def functionals_of(tree: xr.DataTree) -> xr.Dataset:
     -------
     Dataset
         Log densities and L in nats, C of both stages, and squared distances. The log joint lacks
-        -log Z; `log Z` itself only where it is known.
+        -log Z; `log Z` itself where it was known or estimated.
     """
     drawn = "map" not in tree.children
     values, stats = (
@@ -79,8 +104,9 @@ def right_answers(tree: xr.DataTree) -> xr.Dataset | None:
         if f"label_{name}" in tree["constant_data"]:
             label = tree["constant_data"][f"label_{name}"]
             probability = xr.where(label == 1, answers, 1 - answers)
-            mean = probability.mean(f"question_{name}")
-            right[name] = mean.transpose(*(d for d in answers.dims if d in mean.dims))
+            kept = [d for d in answers.dims if d in ("chain", "draw", "head")]
+            mean = probability.mean([d for d in answers.dims if d not in kept])
+            right[name] = mean.transpose(*kept)
     return xr.Dataset(right) if right else None
 
 

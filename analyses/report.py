@@ -95,7 +95,11 @@ def _write(page: str, out: Path) -> None:
     """Write elsewhere and rename: no half-written page."""
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(page)
-    os.chmod(name, 0o644)
-    os.replace(name, out)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(name, 0o644)
+        os.replace(name, out)
+    except BaseException:
+        os.unlink(name)
+        raise

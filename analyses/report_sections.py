@@ -12,7 +12,10 @@ import xarray as xr
 from analyses import figures
 from analyses.compare import comparison_table, draw_comparison, sampled_among, typicality
 from analyses.functionals import (
+    alike,
     answers_of,
+    bits_saved,
+    configuration_of,
     functionals_of,
     is_maximum,
     right_answers,
@@ -27,7 +30,6 @@ Runs = Mapping[str, Run]
 Embed = Callable[[Callable[[Any], None]], str]
 Section = dict[str, Any]
 
-_BITS = float(np.log(2))
 _MAX_PICTURES = 24
 _WRONG = "held_out_wrong"
 _ATYPICAL = 3.0
@@ -35,7 +37,7 @@ _ATYPICAL = 3.0
 
 def problem_of(run: Run) -> str:
     """Return the problem's name, as the configuration has it."""
-    return str(_configuration(run).get("problem", "a model of one's own"))
+    return str(configuration_of(run).get("problem", "a model of one's own"))
 
 
 def described(run: Run) -> str:
@@ -67,7 +69,7 @@ def verdict(runs: Runs) -> list[dict[str, str]]:
     main = sampled or next(iter(runs.values()))
     if main.bits_saved is not None:
         where = "at the maximum" if sampled is None else "on posterior average"
-        text = f"Agreement of the two heads saves {_bits(main)} bits {where}."
+        text = f"Agreement of the two heads saves {bits_saved(main)} bits {where}."
         lines.append({"mark": "", "text": text})
     lines += [{"mark": "", "text": text} for text in _honesty(main)]
     lines += [{"mark": "", "text": text} for text in _maximum_in_words(runs)]
@@ -93,7 +95,7 @@ def _maximum_in_words(runs: Runs) -> list[str]:
     sampled = sampled_among(runs)
     found = []
     for name, run in runs.items():
-        if is_maximum(run) and sampled is not None:
+        if is_maximum(run) and sampled is not None and alike(run, sampled):
             placed = place_all(run.tree, sampled.tree)
             far = [p for p in placed if abs(p.z_score) > _ATYPICAL]
             found.append(
@@ -108,7 +110,7 @@ def what_was_run(runs: Runs) -> Section:
     """Backends, seeds and estimates."""
     rows = []
     for name, run in runs.items():
-        configuration = _configuration(run)
+        configuration = configuration_of(run)
         rows.append(
             [
                 name,
@@ -116,11 +118,11 @@ def what_was_run(runs: Runs) -> Section:
                 str(configuration.get("seed", "?")),
                 run.result.value,
                 evidence(run),
-                _bits(run),
+                bits_saved(run),
             ]
         )
     header = ["run", "backend", "seed", "result", "log p(data)", "bits saved"]
-    first = _configuration(next(iter(runs.values())))
+    first = configuration_of(next(iter(runs.values())))
     options = first.get("problem_options") or {}
     asked = ", ".join(f"{key} = {value}" for key, value in sorted(options.items()))
     paragraphs = [f"Problem options: {asked}."] if asked else []
@@ -161,7 +163,7 @@ def maximum_beside_draws(runs: Runs, embed: Embed) -> Section | None:
         ],
     )
     for name, run in runs.items():
-        if is_maximum(run) and sampled is not None:
+        if is_maximum(run) and sampled is not None and alike(run, sampled):
             items += [f"{name}: {line}" for line in typicality(run, sampled)]
             shown.append(_distances(name, run, sampled, embed))
     paragraphs = [
@@ -199,7 +201,9 @@ def predictions(runs: Runs, embed: Embed) -> Section | None:
     over = [d for d in probability.dims if d in ("chain", "draw")]
     mean, spread = probability.mean(over), probability.std(over)
     labels = main.tree["constant_data"][f"label_{_WRONG}"].values
-    maximum = next((r for r in runs.values() if is_maximum(r) and r is not main), None)
+    maximum = next(
+        (r for r in runs.values() if is_maximum(r) and r is not main and alike(r, main)), None
+    )
     cases = []
     for index in range(min(len(labels), _MAX_PICTURES)):
         lines = [f"true answer: {'yes' if labels[index] else 'no'}"]
@@ -232,7 +236,7 @@ def diagnostics(runs: Runs, embed: Embed) -> Section | None:
     varying = {
         name: x
         for name, x in scalar_functionals(sampled.tree).items()
-        if x.ndim == 2 and float(x.std()) > 0
+        if x.ndim == 2 and np.ptp(x.values) > 0
     }
     size = max(x.sizes["draw"] for x in varying.values())
     alike = {n: x for n, x in varying.items() if x.sizes["draw"] == size}
@@ -274,7 +278,7 @@ def provenance(runs: Runs) -> Section:
         if key.endswith("_version")
     }
     items.append("versions: " + ", ".join(f"{k} {v}" for k, v in sorted(versions.items())))
-    code = {name: _configuration(run) for name, run in runs.items()}
+    code = {name: configuration_of(run) for name, run in runs.items()}
     return {
         "title": "Provenance",
         "paragraphs": [],
@@ -289,25 +293,14 @@ def _pictures(run: Run) -> dict[str, np.ndarray]:
 
 
 def _problem(run: Run) -> problems.Problem | None:
-    """Build the run's problem again, unless it is one's own and out of reach from here."""
-    configuration = _configuration(run)
-    if "problem" not in configuration:
+    """Build a named problem again; code that a folder names is never imported."""
+    configuration = configuration_of(run)
+    if configuration.get("problem") not in problems.names():
         return None
     try:
-        options = configuration.get("problem_options") or {}
-        return problems.get(configuration["problem"], **options)
-    except InvalidInput:
+        return problems.get(configuration["problem"], **configuration.get("problem_options", {}))
+    except InvalidInput:  # another version's options
         return None
-
-
-def _bits(run: Run) -> str:
-    if run.bits_saved is None:
-        return "not estimated"
-    return f"{run.bits_saved.bits:.2f} ± {run.bits_saved.standard_error / _BITS:.2g}"
-
-
-def _configuration(run: Run) -> dict[str, Any]:
-    return json.loads(run.tree.attrs["configuration"])
 
 
 def _table(header: list[str], rows: list[list[str]]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Placed:
     def z_score(self) -> float:
         """Distance from the mean in standard deviations of the posterior (not of the mean)."""
         if self.deviation == 0:
-            return 0.0 if self.value == self.mean else float(np.copysign(np.inf, self.value))
+            beside = self.value - self.mean
+            return 0.0 if beside == 0 else float(np.copysign(np.inf, beside))
         return (self.value - self.mean) / self.deviation
 
 
@@ -53,6 +54,8 @@ def place(name: str, value: float, draws: np.ndarray) -> Placed:
     flat = np.asarray(draws, float).ravel()
     below, above = np.mean(flat <= value), np.mean(flat >= value)
     tail = min(1.0, 2 * float(min(below, above)))
+    if np.ptp(flat) == 0:  # whose mean and deviation would be off by rounding
+        return Placed(name, float(value), float(flat[0]), 0.0, tail)
     return Placed(name, float(value), float(flat.mean()), float(flat.std()), tail)
 
 
@@ -111,7 +114,7 @@ def place_answers(maximum: xr.DataTree, sampled: xr.DataTree) -> list[AnswersPla
 
 def _place_answers(name: str, head: str, value: np.ndarray, draws: np.ndarray) -> AnswersPlaced:
     mean, deviation = draws.mean(axis=0), draws.std(axis=0)
-    used = deviation > 0
+    used = np.ptp(draws, axis=0) > 0
     scale = np.where(used, deviation, 1)
     z_scores = np.where(used, (value - mean) / scale, 0)
     distances = np.sum(np.where(used, (draws - mean) / scale, 0) ** 2, axis=1)

@@ -48,8 +48,10 @@ def bit_ledger(
     if last is None:
         last = log_normalizer(model, path[-1], seed=seed)
     # Seen from the end, where the error matters most, the path's error is that of what follows.
-    variance = np.asarray(change.standard_error) ** 2
-    error = np.sqrt(last.standard_error**2 + np.abs(variance[-1] - variance))
+    *variance, end = np.asarray(change.standard_error) ** 2
+    known = np.isfinite(end)  # and then so are those before it
+    rest = np.abs(end - np.array(variance)) if known else np.full(len(path) - 1, np.inf)
+    error = np.sqrt(last.standard_error**2 + np.append(rest, 0.0))
     bits = {
         "bits_saved": -(last.value + change.value - change.value[-1]),
         "bits_saved_se": error,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from jaxtyping import Float
 
 from generative import LaplaceStage, TwoStageModel
@@ -40,7 +41,7 @@ class Ascended:
     negative : array, shape (start, M, d)
         Negative samples under theta_1.
     residuals : array, shape (start, block, 2 d)
-        What remains of the gradient, by independent stretches of negative samples.
+        What remains of the gradient, by successive stretches of negative samples.
     metric : JointMetric
         Approximate posterior covariance, for the units of `residuals`.
     path : dict
@@ -48,8 +49,6 @@ class Ascended:
     steps : array, shape (record,)
         Steps before each record.
     tuning : dict
-    seconds : float
-        Wall time of the ascent after warm-up.
     """
 
     theta_1: Float[np.ndarray, "start d"]
@@ -60,7 +59,6 @@ class Ascended:
     path: dict[str, np.ndarray]
     steps: np.ndarray
     tuning: dict[str, Any]
-    seconds: float
 
 
 def run_maximizer(
@@ -91,36 +89,34 @@ def run_maximizer(
     seed, key_laplace = int(jax.random.bits(key)), jax.random.fold_in(key, 1)
     notes = [] if note is None else [note]
     statistics = _described(model, found)
-    log_z = _log_normalizers(model, found, statistics, seed, notes)
-    objective = statistics["lp"] - log_z.value
+    log_z = _log_normalizers(model, found, statistics, seed)
     shortfall, error = _shortfalls(found)
-    statistics |= {
-        "log_normalizer": np.broadcast_to(log_z.value, objective.shape),
-        "log_normalizer_se": np.broadcast_to(log_z.standard_error, objective.shape),
-        "objective": objective,
-        "shortfall": shortfall,
-        "shortfall_se": error,
-    }
-    best = int(np.argmax(np.where(np.isfinite(objective), objective, -np.inf)))
-    at_best = Estimate(*(float(np.asarray(x)[best]) for x in (objective, log_z.standard_error)))
-    checks = [*_checks(model, statistics, best)]
-    notes.append(_agreement_of_starts(objective, np.asarray(log_z.standard_error), best))
-    log_evidence, how = None, "log evidence: not estimated, as laplace is off or the model large"
-    if laplace and note is None:
-        log_evidence, how = _laplace(key_laplace, model, found, best, at_best)
-    notes.append(how)
-    bits_saved = None
-    ledger = None
-    if model.dimension <= _LARGEST_NORMALIZED or model.agreement.is_tractable:
-        bits_saved = Estimate(
-            -float(log_z.value[best]), at_best.standard_error, method=log_z.method
-        )
+    statistics |= {"shortfall": shortfall, "shortfall_se": error}
+    ranked = statistics["lp"]
+    if log_z is None:
+        notes.append("log Z not estimated in so large a model: the best start is that of lp alone")
+    else:
+        ranked = ranked - log_z.value
+        statistics |= {
+            "log_normalizer": np.asarray(log_z.value),
+            "log_normalizer_se": np.asarray(log_z.standard_error),
+            "objective": ranked,
+        }
+        notes += [log_z.note] * bool(log_z.note)
+    best = int(np.argmax(np.where(np.isfinite(ranked), ranked, -np.inf)))
+    checks = _checks(model, statistics, best, note)
+    log_evidence, bits_saved, ledger = None, None, None
+    how = "log evidence: not estimated, as laplace is off or the model large"
+    if log_z is not None:
+        error_z = float(log_z.standard_error[best])
+        notes.append(_agreement_of_starts(ranked, log_z.standard_error, best))
+        bits_saved = Estimate(-float(log_z.value[best]), error_z, method=log_z.method)
+        if laplace:
+            at_best = Estimate(float(ranked[best]), error_z)
+            log_evidence, how = _laplace(key_laplace, model, found, best, at_best, checks)
         if num_ledger_points:
-            chosen = _spread(len(found.steps), num_ledger_points)
-            path = np.append(found.path["theta_1"][best, chosen], found.theta_1[[best]], axis=0)
-            steps = np.append(found.steps[chosen], found.steps[-1] + 1)
-            last = Estimate(-bits_saved.value, bits_saved.standard_error)
-            ledger = bit_ledger(model, path, steps, seed, last)
+            ledger = _ledger(model, found, best, num_ledger_points, seed, bits_saved)
+    notes.append(how)
     tree = build_maximum_tree(
         model,
         found.theta_1,
@@ -149,17 +145,12 @@ def _described(model: TwoStageModel, found: Ascended) -> dict[str, np.ndarray]:
 
 
 def _log_normalizers(
-    model: TwoStageModel,
-    found: Ascended,
-    statistics: dict[str, np.ndarray],
-    seed: int,
-    notes: list[str],
-) -> Estimate:
+    model: TwoStageModel, found: Ascended, statistics: dict[str, np.ndarray], seed: int
+) -> Estimate | None:
     """Log Z of every start, estimated once for those that ended in one place."""
-    number = len(found.theta_1)
     if model.dimension > _LARGEST_NORMALIZED and not model.agreement.is_tractable:
-        notes.append("log Z not estimated in so large a model: the best start is that of lp alone")
-        return Estimate(np.zeros(number), np.full(number, np.inf), method="not estimated")
+        return None
+    number = len(found.theta_1)
     strength = model.agreement.strength
     keys = [statistics["lp"], strength * statistics["disagreement_theta_1"]]
     place = np.zeros(number, int)
@@ -172,7 +163,19 @@ def _log_normalizers(
         np.broadcast_to(np.asarray(x, float), len(chosen))[index]
         for x in (estimate.value, estimate.standard_error)
     )
-    return Estimate(value, error, method=estimate.method)
+    return Estimate(value, error, method=estimate.method, note=estimate.note)
+
+
+def _ledger(
+    model: TwoStageModel, found: Ascended, best: int, number: int, seed: int, bits: Estimate
+) -> xr.Dataset | None:
+    """Account of the best start's path, which ends at its average."""
+    if "theta_1" not in found.path:
+        return None
+    chosen = _spread(len(found.steps), number)
+    path = np.append(found.path["theta_1"][best, chosen], found.theta_1[[best]], axis=0)
+    steps = np.append(found.steps[chosen], found.steps[-1] + 1)
+    return bit_ledger(model, path, steps, seed, Estimate(-bits.value, bits.standard_error))
 
 
 def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +185,9 @@ def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
     """
     residuals = jnp.asarray(found.residuals)
     moved = jax.jit(jax.vmap(jax.vmap(found.metric.covariance)))(residuals)
-    gram = np.asarray(jnp.einsum("sid,sjd->sij", residuals, moved), np.float64)
+    gram = np.asarray(
+        jnp.einsum("sid,sjd->sij", residuals, moved, preferred_element_type=jnp.float64)
+    )
     number = gram.shape[1]
     row_sums = gram.sum(axis=2)
     diagonal = np.diagonal(gram, axis1=1, axis2=2)
@@ -195,13 +200,17 @@ def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
     return value, np.sqrt((number - 1) / number * spread)
 
 
-def _checks(model: TwoStageModel, statistics: dict[str, np.ndarray], best: int) -> list[Check]:
-    bad = [name for name in ("lp", "disagreement") if not np.isfinite(statistics[name][best])]
+def _checks(
+    model: TwoStageModel, statistics: dict[str, np.ndarray], best: int, note: str | None
+) -> list[Check]:
+    names = ("lp", "disagreement", "objective", "log_normalizer_se")
+    bad = [n for n in names if n in statistics and not np.isfinite(statistics[n][best])]
     value, error = (float(statistics[name][best]) for name in ("shortfall", "shortfall_se"))
     allowed = _SHORTFALL + _SHORTFALL_PER_PARAMETER * model.dimension
     passed = bool(value + _SIGMAS * error < allowed)
     return [
         Check("finite", not bad, f"not finite: {', '.join(bad)}" if bad else "all finite"),
+        Check("target", note is None, note or "the joint density"),
         Check(
             "stationarity",
             passed,
@@ -212,18 +221,34 @@ def _checks(model: TwoStageModel, statistics: dict[str, np.ndarray], best: int) 
 
 
 def _agreement_of_starts(objective: np.ndarray, error: np.ndarray, best: int) -> str:
+    if not np.isfinite(error[best]):
+        return "starts not compared: log Z of the best one is not known"
     margin = _SAME_OPTIMUM + _SIGMAS * np.hypot(error, error[best])
     same = int(np.sum(objective[best] - objective <= margin))
     return f"{same} of {len(objective)} starts reached the best objective within its error"
 
 
 def _laplace(
-    key: jax.Array, model: TwoStageModel, found: Ascended, best: int, objective: Estimate
+    key: jax.Array,
+    model: TwoStageModel,
+    found: Ascended,
+    best: int,
+    objective: Estimate,
+    checks: list[Check],
 ) -> tuple[Estimate | None, str]:
+    missing = "log evidence: not estimated, as "
+    if model.is_null:
+        known = Estimate.of_no_data()
+        return known, known.note
     if any(isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)):
-        return None, "log evidence: not estimated, as the maximum sits on kinks of the prior"
+        return None, missing + "the maximum sits on kinks of the prior"
+    failed = [check.name for check in checks if not check.passed]
+    if failed:
+        return None, missing + f"this may be no maximum: {', '.join(failed)}"
     theta_2, negative = (jnp.asarray(x[best]) for x in (found.theta_2, found.negative))
     estimate = laplace_evidence(key, model, theta_2, negative, objective)
+    if not np.isfinite(estimate.value):
+        return None, missing + "the density is not concave where the ascent ended"
     return estimate, "log evidence: Laplace's method at the maximum; local, of this mode alone"
 
 

@@ -53,8 +53,8 @@ def build_maximum_tree(
         },
         coords={"parameter": coordinates(model), "start": np.arange(len(theta_1))},
     )
-    for name, answer in answers(model, theta_2[None]).items():
-        rest = [f"answer_{i}" for i in range(answer[0].ndim - 3)]
+    for name, answer in answers(model, theta_2[None], len(theta_2)).items():
+        rest = [f"{name}_dim_{i}" for i in range(answer[0].ndim - 3)]  # as ArviZ has it
         starts[f"answers_{name}"] = (("start", "head", f"question_{name}", *rest), answer[0])
         starts = starts.assign_coords(head=HEADS)
     trajectory = xr.Dataset(

@@ -63,7 +63,7 @@ class Run:
         inputs : pytree
             As `model.heads` takes them.
         num_draws : int
-            At most so many draws of theta_2, evenly spaced.
+            At most so many draws of theta_2, evenly spaced; a maximum is one.
 
         Returns
         -------
@@ -77,7 +77,8 @@ class Run:
         """
         if self.model is None:
             raise InvalidInput("model", "None", "a run with its model: Run.load(directory, model)")
-        theta_2 = self.tree["posterior"]["theta_2"].values
+        group = "posterior" if "posterior" in self.tree.children else "map"
+        theta_2 = self.tree[group]["theta_2"].values
         flat = theta_2.reshape(-1, theta_2.shape[-1])
         chosen = flat[np.linspace(0, len(flat) - 1, min(num_draws, len(flat))).astype(int)]
         model = self.model

@@ -1,5 +1,7 @@
 """The joint maximum: closed forms, both stages' families, where it is when Z is left out."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,13 +10,17 @@ import scipy.optimize
 
 from generative import GaussianStage, InvalidInput, LaplaceStage, TwoStageModel, problems
 from inference import (
+    Estimate,
     MaximumAPosteriori,
     Result,
     Run,
     bit_ledger,
     infer,
     log_normalizer,
+    maximized,
 )
+from inference.evidence.laplace import laplace_evidence
+from inference.kernels import density
 from inference.kernels.ascent import Ascent
 from inference.kernels.langevin import Langevin
 from inference.progress import SILENT
@@ -147,6 +153,63 @@ def test_laplace_stages_stop_on_kinks(seed):
     np.testing.assert_allclose(tree["theta_2"].values, expected, atol=1e-3)
     np.testing.assert_allclose(tree["theta_1"].values, expected, atol=1e-3)
     assert tree["theta_2"].values[1] == 0
+
+
+def test_kinks_elsewhere_than_at_0_count_as_kinks(seed):
+    model = laplace_model().replace(theta_0=jnp.asarray([0.3, 0.1, -0.7]))
+    run = infer(model, QUICK, seed=seed, progress=False)
+    assert run.result is Result.converged, run.checks
+    np.testing.assert_array_equal(run.tree["map"]["theta_2"], run.tree["map"]["theta_1"])
+
+
+def test_displaced_points_fail_the_check(seed):
+    problem = problems.get("linear_gaussian", d=3)
+    found = QUICK.climb(problem.model, jax.random.key(seed), SILENT)
+    assert maximized._shortfalls(found)[0].max() < 1e-9
+    kernel = Ascent(Langevin(problem.model))
+    shift = np.sqrt(np.diag(problem.truth.cov_1))
+    slope = jax.grad(problem.model.agreement.log_normalizer)
+    moved = [
+        kernel.residual(jnp.asarray(a + shift), jnp.asarray(b), slope(jnp.asarray(a + shift)))
+        for a, b in zip(found.theta_1, found.theta_2, strict=True)
+    ]
+    repeated = np.repeat(np.asarray(moved)[:, None], 4, axis=1)
+    shortfall, _ = maximized._shortfalls(replace(found, residuals=repeated))
+    # The log joint is quadratic, so that the shortfall is what it says.
+    full = np.linalg.inv(posterior_covariance(problem))
+    step = np.append(shift, np.zeros(3))
+    np.testing.assert_allclose(shortfall, 0.5 * step @ full @ step, rtol=1e-6)
+    assert shortfall.min() > 0.5
+
+
+def posterior_covariance(problem):
+    model = problem.model
+
+    def log_joint(both):
+        a, b = jnp.split(both, 2)
+        return density.log_joint(model, a, b) - model.agreement.log_normalizer(a)
+
+    return np.linalg.inv(-np.asarray(jax.hessian(log_joint)(jnp.zeros(2 * model.dimension))))
+
+
+def test_laplace_evidence_sees_both_signs_of_curvature(seed):
+    """L = 0.2 theta^2 is convex: E exp(L) under N(0, 2) is (1 - 0.8)^-1/2."""
+
+    def model(curvature):
+        return TwoStageModel(
+            jnp.zeros(1),
+            GaussianStage(1.0),
+            GaussianStage(1.0),
+            disagreement=lambda t: jnp.sum(t**2),
+            agreement_strength=0.0,
+            log_likelihood=lambda t: curvature * jnp.sum(t**2),
+        )
+
+    run = infer(model(0.2), QUICK, seed=seed, progress=False)
+    np.testing.assert_allclose(run.log_evidence.value, -0.5 * np.log(0.2), rtol=1e-6)
+    zero, one = jnp.zeros(1), Estimate(0.0, 0.0)
+    found = laplace_evidence(jax.random.key(0), model(0.3), zero, zero[None], one)
+    assert found.value == -np.inf
 
 
 @pytest.mark.slow

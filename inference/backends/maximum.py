@@ -25,6 +25,8 @@ from inference.run import Run
 _MAX_RECORDS, _FEWEST_RECORDS, _MAX_KEPT = 200, 4, 2**26
 # Curvature that a metric misses leaves noise in the estimates of grad log Z, and slows the climb.
 _MAX_ROWS, _SMALL_DIMENSION = 256, 1000
+# A curved metric is worth smaller steps, since it takes the noise from grad log Z.
+_WORTHWHILE = 0.5
 # Negative samples are to be exact, not fast: their steps are a fraction of the stable ones.
 _SLOWER_NEGATIVES = 0.25
 # Steps at first of this share of all, then of n^-power: noise averages out.
@@ -45,7 +47,7 @@ class MaximumAPosteriori(WithNegativeSamples):
     Parameters
     ----------
     num_steps : int
-        After warm-up; their second half is averaged.
+        After warm-up; records of their second half, 200 in all at most, are averaged.
     num_starts : int
         Draws from the prior to start from.
     decay : float
@@ -116,17 +118,16 @@ class MaximumAPosteriori(WithNegativeSamples):
         schedule = Polynomial(offset=offset, power=self.decay)
         step = partial(chains.step_all, kernel, schedule)
         collect = partial(_collect, kernel)
-        state, early = self._warm_up(kernel, step, collect, key_tune, state, monitor)
+        early_collect = collect
+        if not self._is_small(model):  # of large models, only the ascent's few records are kept
+            early_collect = partial(chains.collect_warmup, kernel, False)
+        state, early = self._warm_up(kernel, step, early_collect, key_tune, state, monitor)
         number = self._num_records(model)
         thinning = max(1, self.num_steps // number)
         loop = self._loop(kernel, step, collect, thinning, monitor)
         state = state._replace(step=jnp.zeros_like(state.step))
         state, late = loop.run(state, self.num_steps // thinning, "ascent")
-        half = late["theta_1"].shape[1] // 2
-        theta_1, theta_2 = (
-            jnp.asarray(late[name][:, half:].mean(axis=1), model.space.origin.dtype)
-            for name in ("theta_1", "theta_2")
-        )
+        theta_1, theta_2 = _averaged(kernel, late)
         chain = jax.vmap(kernel.init)(theta_1, theta_2, state.chain.negative)
         length = 1 + self.num_steps // (_HOLDING * _NUM_BLOCKS)
         residuals, negative = _hold(key_hold, kernel, chain, state.tuning, length)
@@ -139,18 +140,21 @@ class MaximumAPosteriori(WithNegativeSamples):
             negative=np.asarray(negative),
             residuals=np.asarray(residuals),
             metric=state.tuning.metric.joint,
-            path={name: np.concatenate([early[name], late[name]], axis=1) for name in late},
+            path={n: np.concatenate([early[n], x], axis=1) for n, x in late.items() if n in early},
             steps=steps,
             tuning=tuning_of(state) | {"thinning": thinning},
-            seconds=loop.seconds,
         )
 
     def _check(self, model: TwoStageModel) -> None:
         super()._check(model)
         size = 2 * self.num_starts * model.dimension
         if size * _FEWEST_RECORDS > _MAX_KEPT:
-            allowed = max(1, _MAX_KEPT // (2 * model.dimension * _FEWEST_RECORDS))
+            allowed = _MAX_KEPT // (2 * model.dimension * _FEWEST_RECORDS)
+            if allowed == 0:
+                raise InvalidInput("dimension", model.dimension, "a smaller model for `map`")
             raise InvalidInput("num_starts", self.num_starts, f"at most {allowed} for this model")
+        if self._has_kinks(model) and self.metric not in ("auto", "flat"):
+            raise InvalidInput("metric", repr(self.metric), "auto or flat with Laplace stages")
 
     def _first_metric(self, model: TwoStageModel) -> Metric:
         if self._chosen_metric(model) == "diagonal":
@@ -160,6 +164,10 @@ class MaximumAPosteriori(WithNegativeSamples):
     def _chosen_metric(self, model: TwoStageModel) -> str:
         # The proximal step has its own: independent shifts in both stages.
         return "flat" if self._has_kinks(model) else super()._chosen_metric(model)
+
+    @property
+    def _worthwhile(self) -> float:
+        return _WORTHWHILE
 
     @staticmethod
     def _has_kinks(model: TwoStageModel) -> bool:
@@ -171,6 +179,21 @@ class MaximumAPosteriori(WithNegativeSamples):
 
     def _steps(self, model: TwoStageModel, size: float, negative: float) -> tuple[Array, ...]:
         return super()._steps(model, size, _SLOWER_NEGATIVES * negative)
+
+
+def _averaged(kernel: Ascent, records: dict[str, np.ndarray]) -> tuple[Array, Array]:
+    """Average the second half of the records; what ends on a kink stays there exactly."""
+    origin = np.asarray(kernel.model.space.origin)
+    half = records["theta_1"].shape[1] // 2
+    first, second = (records[name][:, half:] for name in ("theta_1", "theta_2"))
+
+    def mean(shift: np.ndarray) -> np.ndarray:
+        average = shift.mean(axis=1)
+        return np.where(shift[:, -1] == 0, 0, average) if kernel.is_proximal else average
+
+    theta_1 = origin + mean(first - origin)
+    theta_2 = theta_1 + mean(second - first)
+    return jnp.asarray(theta_1, origin.dtype), jnp.asarray(theta_2, origin.dtype)
 
 
 def _collect(kernel: Ascent, state: Chains) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from inference.kernels.dynamics import Dynamics, LangevinTuning, Metric
 from inference.kernels.langevin import Estimator
 from inference.kernels.langevin_chains import Chains
 from inference.kernels.langevin_tuning import diagonal_metric, flat_metric
-from inference.kernels.langevin_warmup import NUM_ROUNDS, warm_up
+from inference.kernels.langevin_warmup import NUM_ROUNDS, WORTHWHILE, warm_up
 from inference.loop import Loop, NonFiniteState
 from inference.progress import Monitor
 
@@ -118,7 +118,11 @@ class WithNegativeSamples(Backend):
         kind = self._chosen_metric(kernel.model)
         loop = self._loop(kernel, step, collect, thinning, monitor)
         number = self.num_warmup // (NUM_ROUNDS * thinning)
-        return warm_up(kernel, loop, key, state, number, kind, self._retuned)
+        return warm_up(kernel, loop, key, state, number, kind, self._retuned, self._worthwhile)
+
+    @property
+    def _worthwhile(self) -> float:
+        return WORTHWHILE
 
     @property
     def _warmup_thinning(self) -> int:

@@ -1,7 +1,7 @@
 """log p(data) by Laplace's method at a joint maximum: a local value, of one mode.
 
-The precision there is prior plus curvatures of low rank: that of lambda C - L at theta_2 adds, that
-of log Z at theta_1 subtracts. Its determinant needs one m x m matrix.
+The precision there is prior plus curvatures of low rank: that of lambda C - L at theta_2, of either
+sign, and minus that of log Z at theta_1. Its determinant needs two m x m matrices.
 """
 
 from functools import partial
@@ -9,12 +9,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.estimate import Estimate
 from inference.kernels.joint import JointReference
-from inference.kernels.surrogate import agreement_potential, fit, flat, posterior_potential
+from inference.kernels.surrogate import (
+    agreement_potential,
+    curvature_rows,
+    fit,
+    flat,
+    posterior_potential,
+)
 
 _NUM_POINTS = 16
 # A determinant wants all curvatures, once, where a metric is content with the largest.
@@ -30,8 +37,8 @@ def laplace_evidence(
 ) -> Estimate:
     """Estimate log p(data), nats, by a Gaussian at a joint maximum.
 
-    Exact for linear-Gaussian models. Curvatures are Gauss-Newton's where there are residuals, and
-    of limited rank in large models.
+    Exact for linear-Gaussian models. The curvature of C is Gauss-Newton's where there are
+    residuals, that of L the Hessian; both of limited rank in large models.
 
     Parameters
     ----------
@@ -48,8 +55,8 @@ def laplace_evidence(
     Returns
     -------
     Estimate
-        With the objective's standard error, infinite where the point is no maximum; the error of
-        the approximation itself is not known.
+        With the objective's standard error; the error of the approximation itself is not known.
+        Minus infinity where the density is not concave.
     """
     log_det = float(_log_determinant(key, model, theta_2, negative))
     variances = np.concatenate([model.first_stage.variance, model.second_stage.variance])
@@ -68,21 +75,27 @@ def _log_determinant(
 ) -> Float[Array, ""]:
     """Log det of the posterior's precision over the prior's without agreement."""
     key_second, key_first = jax.random.split(key)
-    gained = fit(key_second, model, posterior_potential(model), theta_2[None], 1, _MAX_ROWS).A
-    lost = _normalizer_curvature(key_first, model, negative)
+    potential = posterior_potential(model)
+    gained, lost = curvature_rows(key_second, model, potential, theta_2, _MAX_ROWS)
+    of_normalizer = _normalizer_curvature(key_first, model, negative)
     zeros = jnp.zeros_like
-    design = jnp.concatenate(
+    gained = jnp.concatenate([zeros(gained), gained], axis=1)
+    lost = jnp.concatenate(
         [
-            jnp.concatenate([zeros(gained), gained], axis=1),
-            jnp.concatenate([lost, zeros(lost)], axis=1),
+            jnp.concatenate([zeros(lost), lost], axis=1),
+            jnp.concatenate([of_normalizer, zeros(of_normalizer)], axis=1),
         ]
     )
     variance_1 = jnp.asarray(model.first_stage.variance, theta_2.dtype)
     prior = JointReference(flat(model), variance_1)
-    gram = design @ jax.vmap(prior.covariance)(design).T
-    signs = jnp.concatenate([jnp.ones(len(gained)), -jnp.ones(len(lost))])
-    sign, log_det = jnp.linalg.slogdet(jnp.eye(len(gram)) + gram * signs)
-    return jnp.where(sign > 0, log_det, jnp.inf)
+    covariance = jax.vmap(prior.covariance)
+    root = jnp.linalg.cholesky(jnp.eye(len(gained)) + gained @ covariance(gained).T)
+    across = solve_triangular(root, gained @ covariance(lost).T, lower=True)
+    # Positive definite only where there is a maximum; else a NaN comes out.
+    left = jnp.eye(len(lost)) - lost @ covariance(lost).T + across.T @ across
+    diagonal = jnp.diagonal(jnp.linalg.cholesky(left))
+    log_det = 2 * (jnp.log(jnp.diagonal(root)).sum() + jnp.log(diagonal).sum())
+    return jnp.where(jnp.isnan(log_det), jnp.inf, log_det)
 
 
 def _normalizer_curvature(

@@ -106,6 +106,8 @@ class Ascent:
     ) -> tuple[Float[Array, "M d"], Float[Array, " d"]]:
         """Move the negative samples, and estimate grad log Z; exact where it is known."""
         exact = self.model.agreement.log_normalizer
+        if self.langevin.held is not None:
+            exact = None  # what is held fixed has no potential
         if self.langevin.omit_normalizer:
             return state.negative, jnp.zeros_like(state.theta_1)
         if exact is not None:
@@ -115,7 +117,7 @@ class Ascent:
     def residual(
         self, theta_1: Float[Array, " d"], theta_2: Float[Array, " d"], slope: Float[Array, " d"]
     ) -> Float[Array, " 2d"]:
-        """Gradient by theta_1 and theta_2; with kinks, the least subgradient by u and v.
+        """Gradient by theta_1 and theta_2; with kinks, the least subgradient.
 
         Parameters
         ----------
@@ -129,7 +131,20 @@ class Ascent:
         shift = theta_1 - self.model.space.origin
         first = _least_subgradient(self.model.first_stage, shift, drive - slope)
         second = _least_subgradient(self.model.second_stage, theta_2 - theta_1, drive)
-        return jnp.concatenate([first, second])
+        # By u and v so far: theta_1 = theta_0 + u, theta_2 = theta_0 + u + v.
+        return jnp.concatenate([first - second, second])
+
+    def curvature_2(self, key: jax.Array, state: LangevinState) -> Float[Array, " d"]:
+        """Diagonal of minus the Hessian by theta_2, by Hutchinson's estimate.
+
+        Squared gradients, which serve draws, vanish at a maximum.
+        """
+        sign = jax.random.rademacher(key, state.theta_2.shape, state.theta_2.dtype)
+
+        def gradient(theta_2: Array) -> Array:
+            return self.gradient(state.theta_1, theta_2)[1]
+
+        return -sign * jax.jvp(gradient, (state.theta_2,), (sign,))[1]
 
     def _proximal(
         self, state: LangevinState, size: Array, slope: Array, key: jax.Array
@@ -145,12 +160,16 @@ class Ascent:
         drive = self.langevin.drive(state.theta_2)
         agreement = self.model.agreement
 
-        def of_new(theta_1: Array) -> Array:
+        def change(theta_1: Array) -> Array:
             shift = state.theta_2 - theta_1
             new = theta_1 + _stage_step(self.model.second_stage, shift, size, drive)
-            return agreement.disagreement(share(self.model, theta_1, new))
+            # What the second stage fixes is theta_1's, in old and new alike.
+            old = share(self.model, theta_1, state.theta_2)
+            return agreement.disagreement(share(self.model, theta_1, new)) - (
+                agreement.disagreement(old)
+            )
 
-        return agreement.strength / size * jax.grad(of_new)(state.theta_1)
+        return agreement.strength / size * self.langevin.unheld(jax.grad(change)(state.theta_1))
 
 
 def _stage_step(stage: Stage, x: Array, size: Array, force: Array) -> Float[Array, " d"]:

@@ -108,6 +108,9 @@ class Dynamics(Protocol):
     def forces(self, theta_1: Array, negative: Array) -> tuple[Array, Array]:
         """See :meth:`Langevin.forces`."""
 
+    def curvature_2(self, key: jax.Array, state: LangevinState) -> Array:
+        """Of minus the log joint, by theta_2, coordinate by coordinate; right on average."""
+
     @property
     def largest_step(self) -> float:
         """Of theta_1 and theta_2, over the inverse of the largest eigenvalue of Sigma H."""

@@ -228,10 +228,15 @@ class Langevin:
     def push(self, theta: Float[Array, " d"]) -> Float[Array, " d"]:
         """-lambda grad C, with what is held fixed left out."""
         agreement = self.model.agreement
-        gradient = jax.grad(agreement.disagreement)(theta)
-        if self.held is not None:
-            gradient = jnp.where(self._is_held, 0, gradient)
-        return -agreement.strength * gradient
+        return -agreement.strength * self.unheld(jax.grad(agreement.disagreement)(theta))
+
+    def unheld(self, gradient: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Return a gradient with what is held fixed left out."""
+        return gradient if self.held is None else jnp.where(self._is_held, 0, gradient)
+
+    def curvature_2(self, key: jax.Array, state: LangevinState) -> Float[Array, " d"]:
+        """Squared gradient by theta_2: its mean over draws is the mean curvature."""
+        return self.gradient(state.theta_1, state.theta_2, key)[1] ** 2
 
     @cached_property
     def _is_held(self) -> np.ndarray:

@@ -123,13 +123,13 @@ def _excess(
 def squared_gradients(
     key: jax.Array, kernel: Dynamics, state: LangevinState
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    """Squares of the gradient by theta_2, and their mean over negative samples, of one chain."""
+    """Curvatures by theta_2, and squared gradients of negative samples, of one chain."""
 
     def of_negative(w: Array) -> Array:
         return sum(kernel.forces(state.theta_1, w)) ** 2
 
-    second = kernel.gradient(state.theta_1, state.theta_2, key)[1]
-    return second**2, jax.vmap(of_negative)(state.negative).mean(axis=0)
+    second = kernel.curvature_2(key, state)
+    return second, jax.vmap(of_negative)(state.negative).mean(axis=0)
 
 
 def largest_steps(

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from inference.kernels.dynamics import Dynamics, Metric
-from inference.kernels.langevin_chains import Chains, fitted, mean_squares
+from inference.kernels.langevin_chains import Chains, fitted, mean_squares, typical_steps
 from inference.kernels.langevin_tuning import diagonal_metric
 from inference.loop import Loop
 
 NUM_ROUNDS = 8
 _FITTED_AFTER = (1, 3, 5)
-# A fitted metric must allow this much larger steps than the flat one.
-_WORTHWHILE = 1.5
+WORTHWHILE = 1.5
 
 Retune = Callable[[Dynamics, jax.Array, Chains, Metric], Chains]
 
@@ -28,6 +27,7 @@ def warm_up(
     num_iterations: int,
     kind: Literal["curved", "diagonal", "flat"],
     retune: Retune,
+    worthwhile: float = WORTHWHILE,
 ) -> tuple[Chains, dict[str, np.ndarray]]:
     """Move the chains in eight rounds, with another metric after each; the last keeps its own.
 
@@ -46,6 +46,8 @@ def warm_up(
     kind : {"curved", "diagonal", "flat"}
     retune : callable
         (kernel, key, state, metric) -> state with that metric and steps that suit it.
+    worthwhile : float
+        A fitted metric must allow so many times larger steps than the flat one.
     """
     flat = state.tuning.metric
     rounds, squares = [], []
@@ -60,7 +62,7 @@ def warm_up(
                 for name in ("theta_2", "negative")
             )
             curved = fitted(key_metric, kernel.model, second, negative, len(flat.negative.c))
-            state = _better(kernel, key_steps, state, curved, flat, retune)
+            state = _better(kernel, key_steps, state, curved, flat, retune, worthwhile)
             continue
         metric = state.tuning.metric
         if kind == "diagonal":
@@ -77,9 +79,16 @@ def warm_up(
 
 
 def _better(
-    kernel: Dynamics, key: jax.Array, state: Chains, curved: Metric, flat: Metric, retune: Retune
+    kernel: Dynamics,
+    key: jax.Array,
+    state: Chains,
+    curved: Metric,
+    flat: Metric,
+    retune: Retune,
+    worthwhile: float,
 ) -> Chains:
-    """Take the curved metric where it allows much larger steps than the flat one."""
-    bent, plain = (retune(kernel, key, state, metric) for metric in (curved, flat))
-    worthwhile = _WORTHWHILE * float(plain.tuning.step_size)
-    return bent if float(bent.tuning.step_size) >= worthwhile else plain
+    """Take the curved metric where the curvature then allows much larger steps."""
+    bent, plain = (
+        float(typical_steps(key, kernel, metric, state.chain)[0]) for metric in (curved, flat)
+    )
+    return retune(kernel, key, state, curved if bent >= worthwhile * plain else flat)

@@ -121,19 +121,8 @@ def fit(
         Of A, at most; by default as :func:`rank` has it.
     """
     points = draws[:: max(1, len(draws) // num_points)][:num_points]
-    # Whitening by the prior makes "largest curvature" meaningful across blocks.
-    variance = np.asarray(model.first_stage.variance + model.second_stage.variance)
-    spread = jnp.asarray(np.sqrt(variance), draws.dtype)
-    inverse_spread = jnp.asarray(
-        np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0), draws.dtype
-    )
-
-    def whitened(direction: Array) -> Array:
-        along = jax.vmap(potential.curvature, (0, None))(points, spread * direction)
-        return spread * jnp.mean(along, axis=0)
-
-    number = rank(model) if num_rows is None else min(num_rows, model.dimension)
-    values, vectors = _leading_eigenpairs(key, whitened, model.dimension, number, draws.dtype)
+    number = rank(model) if num_rows is None else num_rows
+    values, vectors, spread, inverse_spread = _curvatures(key, model, potential, points, number)
     usable = jnp.isfinite(values) & (values > _SMALLEST_RELATIVE_CURVATURE * jnp.max(values))
     root = jnp.sqrt(jnp.where(usable, jnp.maximum(values, 0), 0))
     matrix = root[:, None] * jnp.nan_to_num(vectors.T) * inverse_spread
@@ -143,6 +132,44 @@ def fit(
         root > 0, slope / jnp.where(root > 0, root, 1), 0
     )
     return LinearGaussianAgreement(matrix, offset, model.second_stage.variance)
+
+
+def curvature_rows(
+    key: jax.Array,
+    model: TwoStageModel,
+    potential: Potential,
+    point: Float[Array, " d"],
+    num_rows: int,
+) -> tuple[Float[Array, "r d"], Float[Array, "r d"]]:
+    """Rows P and N with P'P - N'N the curvature at a point, but for what is beyond `num_rows`."""
+    values, vectors, _, inverse_spread = _curvatures(key, model, potential, point[None], num_rows)
+    rows = vectors.T * inverse_spread
+    positive, negative = (jnp.sqrt(jnp.maximum(x, 0))[:, None] for x in (values, -values))
+    return positive * rows, negative * rows
+
+
+def _curvatures(
+    key: jax.Array,
+    model: TwoStageModel,
+    potential: Potential,
+    points: Float[Array, "n d"],
+    num_rows: int,
+) -> tuple[Float[Array, " r"], Float[Array, "d r"], Float[Array, " d"], Float[Array, " d"]]:
+    """Leading eigenpairs of the mean curvature, whitened by the prior; its scales and inverse."""
+    # Whitening by the prior makes "largest curvature" meaningful across blocks.
+    variance = np.asarray(model.first_stage.variance + model.second_stage.variance)
+    spread = jnp.asarray(np.sqrt(variance), points.dtype)
+    inverse_spread = jnp.asarray(
+        np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0), points.dtype
+    )
+
+    def whitened(direction: Array) -> Array:
+        along = jax.vmap(potential.curvature, (0, None))(points, spread * direction)
+        return spread * jnp.mean(along, axis=0)
+
+    number = min(num_rows, model.dimension)
+    pairs = _leading_eigenpairs(key, whitened, model.dimension, number, points.dtype)
+    return *pairs, spread, inverse_spread
 
 
 def score(
