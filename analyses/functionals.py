@@ -21,13 +21,31 @@ def configuration_of(run: Run) -> dict[str, Any]:
 
 
 def alike(run: Run, other: Run) -> bool:
-    """Whether two runs are of one posterior: problem, its options, set-up, parameters."""
-    keys = ("problem", "problem_options", "setup")
-    one, two = ([configuration_of(r).get(key) for key in keys] for r in (run, other))
-    return (
-        one == two
-        and run.tree.attrs["agreement_strength"] == (other.tree.attrs["agreement_strength"])
+    """Whether two runs are of one posterior, as far as their folders tell.
+
+    Data, labels, initialisation and lambda must be equal; so must be the set-up, and what options
+    of the problem both recorded.
+    """
+    one, two = configuration_of(run), configuration_of(other)
+    setups = {x.get("setup", "two-stages") for x in (one, two)}
+    if len(setups) > 1:
+        return False
+    options = [x.get("problem_options") or {} for x in (one, two)]
+    if any(options[0][key] != options[1][key] for key in set(options[0]) & set(options[1])):
+        return False
+    strengths = {tree.attrs["agreement_strength"] for tree in (run.tree, other.tree)}
+    return len(strengths) == 1 and all(
+        _same(run.tree, other.tree, group) for group in ("constant_data", "observed_data")
     )
+
+
+def _same(tree: xr.DataTree, other: xr.DataTree, group: str) -> bool:
+    if group not in tree.children or group not in other.children:
+        return (group in tree.children) == (group in other.children)
+    one, two = (
+        {str(name): x.values for name, x in t[group].data_vars.items()} for t in (tree, other)
+    )
+    return set(one) == set(two) and all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def bits_saved(run: Run) -> str:

@@ -8,7 +8,7 @@ import xarray as xr
 
 from analyses import alternating
 from analyses.__main__ import main
-from analyses.functionals import functionals_of, right_answers, scalar_functionals
+from analyses.functionals import alike, functionals_of, right_answers, scalar_functionals
 from analyses.typical import place, place_answers
 from generative import problems
 from inference import HMC, MaximumAPosteriori, Run, infer
@@ -48,6 +48,16 @@ def test_functionals_of_a_maximum_are_those_of_draws(folders):
     expected = np.where(model.labels["large"] == 1, answers, 1 - answers).mean()
     found = right_answers(maximum)["large"].sel(head="first")
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_runs_of_other_posteriors_are_told_apart(folders):
+    drawn, maximum = (Run.load(folders / name) for name in ("hmc", "map"))
+    assert alike(drawn, maximum)
+    other = problems.get("digits", **TINY | {"seed": 1}).model
+    quick = infer(other, CLIMB, progress=False)
+    assert not alike(drawn, quick)
+    maximum.tree.attrs["configuration"] = '{"setup": "z-omitted"}'
+    assert not alike(drawn, maximum)
 
 
 def test_place_counts_ranks():
