@@ -18,8 +18,8 @@ from tests.statistical import chi_square_z, z_limit
 
 NULL = SGLD(
     num_warmup=160,
-    num_draws=500,
-    thinning=2,
+    num_draws=400,
+    thinning=4,
     num_chains=2,
     num_negatives=1,
     kappa=5.0,

@@ -14,7 +14,7 @@ from inference.kernels.joint import JointReference, PosteriorReference
 
 _NUM_CURVATURE_POINTS = 8
 _POWER_ITERATIONS = 10
-_SIGMAS_OF_SCATTER = 6.0
+_SIGMAS_OF_SCATTER = 5.0
 
 
 def curved_metric(
