@@ -75,7 +75,9 @@ def _run_folders(directory: Path) -> list[Path]:
         return [directory]
     inside = sorted(path.parent for path in directory.glob(f"*/{MANIFEST}"))
     if not inside:
-        raise InvalidInput("DIR", f"no finished run in {directory}", "a run folder, or a folder of run folders")
+        raise InvalidInput(
+            "DIR", f"no finished run in {directory}", "a run folder, or a folder of run folders"
+        )
     return inside
 
 
