@@ -1,4 +1,4 @@
-"""64-bit, and one rotating seed."""
+"""64-bit, one rotating seed, and processes that live through many compiled programs."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,25 @@ from pathlib import Path
 import jax
 import pytest
 
+from analyses.benchmarks.provenance import release
+
 jax.config.update("jax_enable_x64", True)
 # The same programs are compiled for many seeds and in two workers: share them.
 CACHE = Path(__file__).parent.parent / ".pytest_cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+# A compiled program holds dozens of memory maps, and Linux allows a process 65 530.
+MOST_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True)
+def _few_memory_maps():
+    """Forget compiled programs before the process runs out of memory maps and crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        release()
 
 
 @pytest.fixture

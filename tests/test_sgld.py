@@ -77,7 +77,8 @@ def nearly_linear(model):
         theta_0=unravel(start),
         first_stage=narrow(model.first_stage),
         second_stage=narrow(model.second_stage),
-        agreement_strength=100 * model.agreement.strength,
+        # One question moves theta_1 by less where more parameters share the move.
+        agreement_strength=100 * (1 + model.dimension / 3e5) * model.agreement.strength,
     )
 
 
