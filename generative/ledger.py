@@ -59,6 +59,10 @@ class Assumptions:
                 raise InvalidInput(field.name, value, "a number of bits >= 0")
 
 
+# The assumptions of the source's own example.
+SOURCE = Assumptions()
+
+
 @dataclass(frozen=True)
 class Pair:
     """One pair of heads in the account.
@@ -101,17 +105,17 @@ def bits_saved(assumptions: Assumptions, first: Function, second: Function) -> i
     return min(language, assumptions.intended) if assumptions.capped else language
 
 
-def nine_pairs(assumptions: Assumptions = Assumptions()) -> list[Pair]:
+def nine_pairs(assumptions: Assumptions = SOURCE) -> list[Pair]:
     """Return the account of all nine pairs, in the order of :data:`FUNCTIONS`."""
     return [_pair(assumptions, first, second) for first, second in product(FUNCTIONS, repeat=2)]
 
 
-def single_heads(assumptions: Assumptions = Assumptions()) -> dict[Function, int]:
+def single_heads(assumptions: Assumptions = SOURCE) -> dict[Function, int]:
     """Total bits of models with one head, or with both tied together: nothing to save."""
     return {name: assumptions.world + getattr(assumptions, name) for name in FUNCTIONS}
 
 
-def margin(assumptions: Assumptions = Assumptions()) -> int:
+def margin(assumptions: Assumptions = SOURCE) -> int:
     """Bits by which the best honest pair is cheaper than the best other that fits the data.
 
     A single dishonest head counts among the others. Positive: honesty wins, by 2^margin to one.

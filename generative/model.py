@@ -54,6 +54,9 @@ class TwoStageModel:
         Sets of inputs whose answers are kept with every run.
     labels : mapping from name to array, optional
         True answers of sets in `questions`, 0 or 1, to tell how often each head is right.
+    columns : mapping from name to columns, optional
+        What else is known about each question of a set, one array per column, such as `bob_label`,
+        the human's answer; kept with every run.
 
     Raises
     ------
@@ -77,6 +80,7 @@ class TwoStageModel:
         heads: Callable[[PyTree, Any], Array] | None = None,
         questions: Mapping[str, Any] | None = None,
         labels: Mapping[str, ArrayLike] | None = None,
+        columns: Mapping[str, Mapping[str, ArrayLike]] | None = None,
     ):
         self.space = ParameterSpace(theta_0)
         self.theta_0 = self.space.theta_0
@@ -97,6 +101,10 @@ class TwoStageModel:
         self._power: Float[ArrayLike, ""] | None = None
         self.heads, self.questions = heads, dict(questions or {})
         self.labels = {name: np.asarray(value) for name, value in (labels or {}).items()}
+        self.columns = {
+            name: {column: np.asarray(value) for column, value in given.items()}
+            for name, given in (columns or {}).items()
+        }
         self._check_data()
 
     @property
@@ -219,6 +227,7 @@ class TwoStageModel:
             "heads": self.heads,
             "questions": self.questions,
             "labels": self.labels,
+            "columns": self.columns,
         }
         if changes.get("observation", self.observation) is None:
             arguments |= {"data": None, "inputs": None}

@@ -6,11 +6,11 @@ import numpy as np
 
 from generative.discrete import DiscreteTwoStage
 from generative.errors import InvalidInput
-from generative.ledger import FUNCTIONS, Assumptions, heads_cost
+from generative.ledger import FUNCTIONS, SOURCE, Assumptions, heads_cost
 
 
 def three_functions(
-    assumptions: Assumptions = Assumptions(),
+    assumptions: Assumptions = SOURCE,
     num_ordinary: int = 10_000,
     num_corrected: int = 1_000,
     num_hidden: int = 10,

@@ -106,10 +106,8 @@ def build_tree(
         groups["log_likelihood"] = log_likelihood
     if model.data:
         groups["observed_data"] = {name: np.asarray(x) for name, x in model.data.items()}
-    groups["constant_data"] = {"theta_0": np.asarray(model.space.origin)}
-    groups["constant_data"] |= {f"label_{name}": label for name, label in model.labels.items()}
-    dims |= {f"label_{name}": [f"question_{name}"] for name in model.labels}
-    dims["theta_0"] = ["parameter"]
+    groups["constant_data"] = {name: x for name, (_, x) in constant_data(model).items()}
+    dims |= {name: axes for name, (axes, _) in constant_data(model).items()}
     tree = az.from_dict(
         groups,
         coords={
@@ -126,6 +124,18 @@ def build_tree(
     if doubling is not None:
         tree["doubling"] = xr.DataTree(_doubling_dataset(doubling))
     return tree
+
+
+def constant_data(model: TwoStageModel) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Return theta_0, and labels and further columns of every set of questions, with their dims."""
+    found = {"theta_0": (["parameter"], np.asarray(model.space.origin))}
+    for name, label in model.labels.items():
+        found[f"label_{name}"] = ([f"question_{name}"], label)
+    for name, columns in model.columns.items():
+        # `label` is taken: it is the true one there, as it is where there is one process only.
+        names = {c: "kept_label" if c == "label" else c for c in columns}
+        found |= {f"{names[c]}_{name}": ([f"question_{name}"], x) for c, x in columns.items()}
+    return found
 
 
 def _answer_log_likelihood(model: TwoStageModel, theta_2: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from generative import TwoStageModel
 from inference.checks import Check
-from inference.datatree import HEADS, answers, coordinates, root_attributes
+from inference.datatree import HEADS, answers, constant_data, coordinates, root_attributes
 from inference.estimate import Estimate
 
 
@@ -67,10 +67,8 @@ def build_maximum_tree(
         groups["observed_data"] = xr.Dataset(
             {n: ([f"{n}_dim_{i}" for i in range(np.ndim(x))], x) for n, x in model.data.items()}
         )
-    labels = {f"label_{n}": ([f"question_{n}"], np.asarray(x)) for n, x in model.labels.items()}
     groups["constant_data"] = xr.Dataset(
-        {"theta_0": (["parameter"], np.asarray(model.space.origin)), **labels},
-        coords={"parameter": coordinates(model)},
+        constant_data(model), coords={"parameter": coordinates(model)}
     )
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = root_attributes(model, checks, log_evidence, bits_saved, configuration, notes)

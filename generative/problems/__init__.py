@@ -6,17 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from generative.errors import InvalidInput
-from generative.problems.digits import digits
 from generative.problems.linear_gaussian import linear_gaussian
 from generative.problems.problem import Problem, Truth
 from generative.problems.shapes import gaussian_mixture, indicator
 from generative.problems.spike import spike_and_slab
+from generative.problems.two_headed import TwoHeaded
 from generative.problems.wells import double_well, rotated_wells
+from generative.problems.worlds import Digits, Jevons, Room
 
 __all__ = ["Problem", "Truth", "builder", "get", "names"]
 
-_BUILDERS: dict[str, Callable[..., Problem]] = {
-    builder.__name__: builder
+_BUILDERS: dict[str, Callable[..., Problem | TwoHeaded]] = {
+    builder.__name__.lower(): builder
     for builder in (
         linear_gaussian,
         double_well,
@@ -24,7 +25,9 @@ _BUILDERS: dict[str, Callable[..., Problem]] = {
         gaussian_mixture,
         indicator,
         spike_and_slab,
-        digits,
+        Digits,
+        Jevons,
+        Room,
     )
 }
 
@@ -34,7 +37,7 @@ def names() -> list[str]:
     return list(_BUILDERS)
 
 
-def builder(name: str) -> Callable[..., Problem]:
+def builder(name: str) -> Callable[..., Problem | TwoHeaded]:
     """Return the function that builds a named problem, or the user's own ``module:function``.
 
     Raises
@@ -82,6 +85,8 @@ def get(name: str, **options: Any) -> Problem:
                 f"problem.{option}", "an unknown option", ", ".join(allowed) or "none"
             )
     built = build(**options)
+    if isinstance(built, TwoHeaded):
+        built = built.build()
     if isinstance(built, Problem):
         return built
     from generative.model import TwoStageModel

@@ -1,14 +1,20 @@
-"""Real images of digits, and a labeller who sees only part of each."""
+"""Real images of digits, a human who sees only part of each, and judges who see more."""
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
 from generative.labelling import Cases
 
-# The labeller sees the right half only, where a 5 can pass for a 3.
-VISIBLE_COLUMNS = slice(4, 8)
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+# The human sees the right half only, where a 5 can pass for a 3; judges see all but an edge.
+_VISIBLE = slice(4, 8)
+_JUDGES = (slice(0, 7), slice(1, 8), slice(0, 8))
+_GENUINE_COLUMNS = 3
 
 
 @cache
@@ -33,20 +39,42 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     return bunch.images[chosen] / 16.0, bunch.target[chosen]
 
 
-def cases() -> Cases:
-    """Ask of every image whether it shows a 3; the labeller answers from its right half.
+def cases(seed: int = 0) -> Cases:
+    """Ask of every image whether it shows a 3; the human answers from its right half.
+
+    Parameters
+    ----------
+    seed : int
+        Of which images forged ones are pieced together from.
 
     Notes
     -----
-    The labeller answers as a logistic regression on the visible pixels does, fitted to the true
+    The human answers as a logistic regression on the visible pixels does, fitted to the true
     answers of all images: the best that this view allows a linear judge. Its errors are
-    systematic, a function of what it sees, so a network can learn to predict them.
+    systematic, a function of what it sees, so a network can learn to predict them. The judges of
+    the complex process see more, and what they see overlaps; they are right about every image.
+
+    Forged images come last. They keep the left edge of one image, which its true answer goes by,
+    and show another one elsewhere, which deceives the human and all judges.
     """
     images, classes = load()
     truth = (classes == 3).astype(int)
+    other = np.random.default_rng(seed).permutation(len(images))
+    forged = np.where(np.arange(8) < _GENUINE_COLUMNS, images, images[other])
+    everything = np.concatenate([images, forged])
+    answer = np.concatenate([truth, truth])
+    human = _judge(_VISIBLE, 1.0).predict_proba(_view(everything, _VISIBLE))[:, 1]
+    votes = [_judge(view, 10.0).predict(_view(everything, view)) for view in _JUDGES]
     mean, spread = _standards()
-    inputs = (images.reshape(len(images), -1) - mean) / spread
-    return Cases(inputs, truth, _labeller(images[:, :, VISIBLE_COLUMNS], truth))
+    found = Cases(
+        inputs=(everything.reshape(len(everything), -1) - mean) / spread,
+        alice_label=answer,
+        bob_label=(human > 0.5).astype(int),
+        judgement=np.mean(votes, axis=0),
+        difficulty=np.where(answer == 1, 1 - human, human),
+    )
+    is_forged = np.arange(len(everything)) >= len(images)
+    return found[~is_forged | found.of_kind("deceived")]
 
 
 def pictures(inputs: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n 8 8"]:
@@ -61,8 +89,14 @@ def _standards() -> tuple[np.ndarray, np.ndarray]:
     return pixels.mean(axis=0), np.where(spread > 0, spread, 1.0)
 
 
-def _labeller(view: np.ndarray, truth: np.ndarray) -> np.ndarray:
+def _view(images: np.ndarray, columns: slice) -> np.ndarray:
+    return images[:, :, columns].reshape(len(images), -1)
+
+
+@cache
+def _judge(columns: slice, penalty: float) -> "LogisticRegression":
     from sklearn.linear_model import LogisticRegression
 
-    seen = view.reshape(len(view), -1)
-    return LogisticRegression(C=1.0, max_iter=1000).fit(seen, truth).predict(seen)
+    images, classes = load()
+    judge = LogisticRegression(C=penalty, max_iter=5000)
+    return judge.fit(_view(images, columns), classes == 3)
