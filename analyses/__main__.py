@@ -12,7 +12,17 @@ from generative import AgreementNotReached, IntractableNormalizer, InvalidInput,
 from inference import NonFiniteState, Result, infer
 
 _BENCHMARKS = ("price", "posteriors", "normalizer", "evidence", "sgld")
-_ANALYSES = ("first_posterior", "alternating")
+_ANALYSES = {
+    "first_posterior": "FirstPosterior",
+    "alternating": "Alternating",
+    "bit_ledger": "BitLedger",
+    "head_pairs": "HeadPairs",
+    "bits_saved": "BitsSaved",
+    "label_errors": "LabelErrors",
+    "comparisons": "Comparisons",
+    "routing": "Routing",
+    "sensitivity": "Sensitivity",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,15 +58,15 @@ def _dispatch(arguments: list[str]) -> int:
         "directories", metavar="DIR", nargs="+", type=Path, help="run folders, or folders of them"
     )
     report.add_argument("--out", type=Path, default=None, help="by default DIR/report.html")
-    analyse = commands.add_parser("analyse", help="an analysis by name")
-    analyse.add_argument("name", choices=_ANALYSES)
-    analyse.add_argument("--out", type=Path, required=True, help="a new or empty folder")
-    analyse.add_argument("--seed", type=int, default=0)
+    analyse = commands.add_parser("analyse", help="an analysis by name", add_help=False)
+    analyse.add_argument("name", metavar="NAME", help=", ".join(_ANALYSES))
     benchmark = commands.add_parser("benchmark", help="a benchmark by name")
     benchmark.add_argument("name", choices=_BENCHMARKS)
     benchmark.add_argument("--out", type=Path, default=None, help="Markdown file to write")
     if arguments[:1] == ["run"]:
         return _run(arguments[1:], run)
+    if arguments[:1] == ["analyse"]:
+        return _analyse(arguments[1:], analyse)
     parsed = parser.parse_args(arguments)
     if parsed.command == "problems":
         return _problems()
@@ -71,11 +81,29 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"report: {write_report(parsed.directories, parsed.out)}")
         return 0
-    if parsed.command == "analyse":
-        module = importlib.import_module(f"analyses.{parsed.name}")
-        return module.main(parsed.out, parsed.seed)
     module = importlib.import_module(f"analyses.benchmarks.{parsed.name}")
     return module.main(parsed.out)
+
+
+def _analyse(arguments: list[str], parser: argparse.ArgumentParser) -> int:
+    from analyses.analysis import CONCLUSION, perform
+    from analyses.cells import on_dask, one_by_one
+    from analyses.configuration import parse_analysis
+
+    if arguments[:1] in (["-h"], ["--help"]):
+        parser.print_help()
+        print("\noptions: concord analyse NAME --help")
+        return 0
+    name, *rest = arguments or ["nothing"]
+    if name not in _ANALYSES:
+        raise InvalidInput("NAME", name, ", ".join(_ANALYSES))
+    chosen = getattr(importlib.import_module(f"analyses.{name}"), _ANALYSES[name])
+    analysis, options = parse_analysis(chosen, rest)
+    runner = one_by_one if options.dask is None else on_dask(options.dask)
+    perform(analysis, options.out, runner, options.resume)
+    print((options.out / CONCLUSION).read_text())
+    print(f"folder: {options.out}")
+    return 0
 
 
 def _problems() -> int:

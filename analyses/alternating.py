@@ -6,7 +6,9 @@ compared, at points of an ascent, with the exact force, minus the gradient of lo
 the rule's fixed point with the joint maximum, with and without Z.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,73 +16,85 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from analyses.analysis import Analysis
 from analyses.figures import curves
-from analyses.tables import text_table
-from generative import InvalidInput, TwoStageModel, problems
+from analyses.tables import markdown_table
+from generative import TwoStageModel, problems
 from generative.setups import set_up
-from inference import MaximumAPosteriori, log_normalizer
+from inference import MaximumAPosteriori, Run, log_normalizer
 from inference.kernels.density import share
 from inference.normalizer.annealing import anneal
 from inference.progress import SILENT
 
-BACKEND = MaximumAPosteriori(num_warmup=800, num_steps=1000, num_starts=2)
-PROBLEMS = {"linear_gaussian": {"d": 20}, "double_well": {}, "digits": {"num_small": 20}}
+_OPTIONS: dict[str, dict[str, int]] = {
+    "linear_gaussian": {"d": 20},
+    "double_well": {},
+    "digits": {"num_small": 20},
+}
 _NUM_POINTS, _NUM_PARTICLES, _STEP = 24, 256, 0.1
 
 
-def main(out: Path, seed: int) -> int:
-    """Run the analysis, print its table, and write a tree and a figure."""
-    figure = out.with_suffix(".png")
-    if figure.exists() or out.exists():
-        raise InvalidInput("out", f"{out} exists", "a new name")
-    tree = run(seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tree.to_netcdf(out, engine="h5netcdf")
-    curves({name: node.to_dataset() for name, node in tree.children.items()}, figure)
-    print(table(tree))
-    print(f"tree: {out}\nfigure: {figure}")
-    return 0
+class Alternating(Analysis):
+    """Cosines of the rule's force with the exact one, and where the rule ends.
 
+    Parameters
+    ----------
+    problems : list of {"linear_gaussian", "double_well", "digits"}
+    backend : MaximumAPosteriori
+        Climbs to the joint maximum, with Z, without, and by the rule.
+    """
 
-def run(seed: int, chosen: dict[str, dict] | None = None) -> xr.DataTree:
-    """Return one group per problem, dims (step): cosines with the exact force."""
-    groups = {}
-    for name, options in (PROBLEMS if chosen is None else chosen).items():
-        groups[name] = _one(problems.get(name, **options).model, seed)
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {"seed": seed, "particles": _NUM_PARTICLES}
-    return tree
+    name: ClassVar[str] = "alternating"
+    problems: list[Literal["linear_gaussian", "double_well", "digits"]] = list(_OPTIONS)
+    backend: MaximumAPosteriori = MaximumAPosteriori(num_warmup=800, num_steps=1000, num_starts=2)
 
+    def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
+        """Return one group per problem, dims (step): cosines with the exact force."""
+        found = {}
+        for name in self.problems:
+            model = problems.get(name, **_OPTIONS[name]).model
+            found[name] = _one(model, self.backend, self.seed)
+        tree = xr.DataTree.from_dict(found, name=self.name)
+        tree.attrs = {"particles": _NUM_PARTICLES}
+        return tree
 
-def table(tree: xr.DataTree) -> str:
-    """Return mean cosines and where the fixed points are."""
-    header = ["", *tree.children]
-    rows = [
-        [label, *(f"{float(node[key].mean()):+.2f}" for node in tree.children.values())]
+    def draw(self, tree: xr.DataTree, target: Path) -> None:
+        """Draw the cosines against the step of the ascent."""
+        curves({str(name): node.to_dataset() for name, node in tree.children.items()}, target)
+
+    def conclude(self, tree: xr.DataTree) -> str:
+        """Return mean cosines, and where the fixed points are."""
+        rows = [
+            [label, *(f"{float(node[key].mean()):+.2f}" for node in tree.children.values())]
+            for label, key in (
+                ("cosine, unrolled", "unrolled"),
+                ("cosine, carried", "carried"),
+                ("largest that noise allows", "ceiling"),
+            )
+        ]
         for label, key in (
-            ("cosine, unrolled", "unrolled"),
-            ("cosine, carried", "carried"),
-            ("largest that noise allows", "ceiling"),
+            ("bits saved at the maximum", "bits_maximum"),
+            ("bits saved where the rule ends", "bits_rule"),
+            ("bits saved without Z", "bits_omitted"),
+        ):
+            rows.append([label, *(f"{node.attrs[key]:.2f}" for node in tree.children.values())])
+        words = (
+            "A cosine of 1 means that the rule moves theta_1 as minus the gradient of log Z asks. "
+            "Where the bits where it ends are those without Z, the rule does not see what "
+            "agreement saves."
         )
-    ]
-    for label, key in (
-        ("bits saved at the maximum", "bits_maximum"),
-        ("bits saved where the rule ends", "bits_rule"),
-        ("bits saved without Z", "bits_omitted"),
-    ):
-        rows.append([label, *(f"{node.attrs[key]:.2f}" for node in tree.children.values())])
-    return text_table(header, rows)
+        return "\n\n".join([markdown_table(["", *map(str, tree.children)], rows), words])
 
 
-def _one(model: TwoStageModel, seed: int) -> xr.Dataset:
-    literal = BACKEND.model_copy(update={"rule": "alternating"})
+def _one(model: TwoStageModel, backend: MaximumAPosteriori, seed: int) -> xr.Dataset:
+    literal = backend.model_copy(update={"rule": "alternating"})
     climbs = {
-        "maximum": (BACKEND, model),
+        "maximum": (backend, model),
         "rule": (literal, model),
-        "omitted": (BACKEND, set_up(model, "z-omitted")),
+        "omitted": (backend, set_up(model, "z-omitted")),
     }
     key = jax.random.key(seed)
-    found = {name: backend.climb(m, key, SILENT) for name, (backend, m) in climbs.items()}
+    found = {name: by.climb(m, key, SILENT) for name, (by, m) in climbs.items()}
     bits = {f"bits_{name}": _bits(model, end.theta_1[0], seed) for name, end in found.items()}
     path, steps = found["maximum"].path, found["maximum"].steps
     chosen = np.unique(np.geomspace(1, len(steps), _NUM_POINTS).astype(int) - 1)

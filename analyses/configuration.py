@@ -12,6 +12,7 @@ from typing import Any, Literal
 import tyro
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from analyses.analysis import Analysis
 from generative import InvalidInput, problems
 from generative.setups import Setup
 from inference import HMC, SGLD, MaximumAPosteriori, NestedSampling, RejectionGibbs, TemperedSMC
@@ -79,7 +80,53 @@ def parse_run(name: str, arguments: Sequence[str]) -> RunOptions:
     options = create_model("Options", __base__=RunOptions, problem=(problem, problem()))
     arguments, file = _without_config(arguments)
     default = _validate(options, _read_toml(file) if file else {})
-    return _parse(options, default, arguments)
+    return _parse(options, default, arguments, "concord run")
+
+
+class AnalysisOptions(BaseModel):
+    """Options of ``concord analyse`` beside the analysis' own.
+
+    Parameters
+    ----------
+    out : Path
+        The folder to write: new, or with `resume` that of the unfinished analysis.
+    resume : bool
+        Go on with what is in `out`.
+    dask : str, optional
+        Make the runs on a Dask cluster: `local`, or the address of a scheduler.
+    """
+
+    out: Path
+    resume: bool = False
+    dask: str | None = None
+
+
+def parse_analysis(
+    analysis: type[Analysis], arguments: Sequence[str]
+) -> tuple[Analysis, AnalysisOptions]:
+    """Parse the options of ``concord analyse NAME``.
+
+    Raises
+    ------
+    InvalidInput
+        If a flag, a key or a value cannot be used.
+    """
+    fields: dict[str, Any] = {
+        name: (field.annotation, ...) if field.is_required() else (field.annotation, field.default)
+        for name, field in AnalysisOptions.model_fields.items()
+    }
+    fields["out"] = (Path, Path())
+    options = create_model("Options", __base__=analysis, **fields)
+    options.__doc__ = analysis.__doc__
+    arguments, file = _without_config(arguments)
+    default = _validate(options, _read_toml(file) if file else {})
+    prog = f"concord analyse {analysis.name}"
+    values = _parse(options, default, arguments, prog)
+    if values.out == Path():
+        raise InvalidInput("out", "nothing", f"a new or empty folder: {prog} --out DIR")
+    own = {name: getattr(values, name) for name in analysis.model_fields}
+    others = {name: getattr(values, name) for name in AnalysisOptions.model_fields}
+    return analysis(**own), AnalysisOptions(**others)
 
 
 def _problem_options(name: str) -> type[BaseModel]:
@@ -125,11 +172,11 @@ def _validate(options: type[BaseModel], values: dict[str, Any]) -> Any:
         raise InvalidInput(name, repr(first["input"]), first["msg"]) from None
 
 
-def _parse(options: type[BaseModel], default: Any, arguments: Sequence[str]) -> Any:
+def _parse(options: type[BaseModel], default: Any, arguments: Sequence[str], prog: str) -> Any:
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            return tyro.cli(options, args=list(arguments), default=default, prog="concord run")
+            return tyro.cli(options, args=list(arguments), default=default, prog=prog)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -138,5 +185,5 @@ def _parse(options: type[BaseModel], default: Any, arguments: Sequence[str]) -> 
         useful = [line for line in lines if re.search(r"[A-Za-z0-9]", line)]
         useful = [line for line in useful if not line.startswith(("╭", "╰", "For full", "─"))]
         raise InvalidInput(
-            "command line", " ".join(useful)[:300] or "an error", "concord run PROBLEM --help"
+            "command line", " ".join(useful)[:300] or "an error", f"{prog} --help"
         ) from None

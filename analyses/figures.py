@@ -1,5 +1,6 @@
 """Figures: ArviZ's where it has them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -87,6 +88,105 @@ def curves(panels: dict[str, xr.Dataset], target: Target) -> None:
         axis.set(title=name, xlabel="step", ylim=(-1.05, 1.05))
     axes[0][0].set_ylabel("cosine with the exact force")
     axes[0][-1].legend()
+    figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
+    plt.close(figure)
+
+
+def overview(data: xr.Dataset, dim: str, target: Target) -> None:
+    """Draw what was measured of several runs: pairs of functions, right answers, and evidence.
+
+    Parameters
+    ----------
+    data : Dataset
+        From :func:`analyses.measures.gather`.
+    dim : str
+        The dim that tells runs apart; a row each, from the top.
+    target : Path or binary file
+        For a PNG.
+    """
+    labels = [str(x) for x in data[dim].values]
+    rows = np.arange(len(labels))[::-1]
+    figure, axes = plt.subplots(
+        1, 3, figsize=(13, 1.2 + 0.42 * len(labels)), sharey=True, width_ratios=[1.2, 1, 1]
+    )
+    _stacked_pairs(axes[0], rows, data)
+    for kind, marker in zip(("right", "wrong", "deceived"), "osv", strict=True):
+        of = data.sel(head="first", set=f"held_out_{kind}")
+        label = "human right" if kind == "right" else "human wrong"
+        label = "both deceived" if kind == "deceived" else label
+        axes[1].errorbar(
+            of["right"], rows, xerr=2 * of["right_se"].fillna(0), fmt=marker, label=label, ms=5
+        )
+    axes[1].set(xlabel="P(first head right)", xlim=(-0.02, 1.02))
+    evidence = data["log_evidence"].values
+    known = np.isfinite(evidence)
+    axes[2].errorbar(
+        evidence[known], rows[known], xerr=2 * data["log_evidence_se"].values[known], fmt="o", ms=5
+    )
+    axes[2].set(xlabel="log2 evidence, bits")
+    axes[0].set_yticks(rows, labels)
+    for axis in axes[:2]:
+        axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
+    plt.close(figure)
+
+
+def _stacked_pairs(axis: plt.Axes, rows: np.ndarray, data: xr.Dataset) -> None:
+    """Bars of the nine pairs: a colour for the first head, a shade for the second."""
+    left = np.zeros(len(rows))
+    for color, first in zip(("C2", "C1", "C3"), data["first"].values, strict=True):
+        for shade, second in zip((1.0, 0.65, 0.35), data["second"].values, strict=True):
+            share = data["pair"].sel(first=first, second=second).values
+            label = f"{first}, {second}"
+            axis.barh(rows, share, 0.7, left, color=color, alpha=shade, label=label)
+            left = left + share
+    axis.set(xlabel="P(first, second)", xlim=(0, 1))
+
+
+def lines(
+    places: Sequence[float],
+    series: dict[str, xr.Dataset],
+    name: str,
+    xlabel: str,
+    ylabel: str,
+    target: Target,
+) -> None:
+    """Draw something measured, with two standard errors, against a number; a line per series."""
+    figure, axis = plt.subplots(figsize=(6, 3.6))
+    for label, data in series.items():
+        error = 2 * data[f"{name}_se"].fillna(0)
+        axis.errorbar(places, data[name], yerr=error, marker="o", ms=4, capsize=2, label=label)
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.legend()
+    figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
+    plt.close(figure)
+
+
+def grouped_bars(data: xr.Dataset, dim: str, name: str, ylabel: str, target: Target) -> None:
+    """Draw something measured with two standard errors, a group per case, a bar per label."""
+    figure, axis = plt.subplots(figsize=(9, 3.4))
+    cases, labels = data["case"].values, data[dim].values
+    width = 0.8 / len(labels)
+    for index, label in enumerate(labels):
+        of = data.sel({dim: label})
+        places = np.arange(len(cases)) + (index - 0.5 * (len(labels) - 1)) * width
+        axis.bar(places, of[name], width, yerr=2 * of[f"{name}_se"], label=str(label))
+    axis.set_xticks(np.arange(len(cases)), [str(c) for c in cases])
+    axis.set_ylabel(ylabel)
+    axis.legend(title=dim.replace("_", " "), fontsize=8)
+    figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
+    plt.close(figure)
+
+
+def margins(panels: dict[str, xr.Dataset], now: dict[str, float], target: Target) -> None:
+    """Draw margins against one assumption each, with a line where it is assumed to be."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 2.8), sharey=True)
+    for axis, (name, data) in zip(axes, panels.items(), strict=True):
+        axis.plot(data[name], data["margin"])
+        axis.axhline(0, lw=0.8, color="gray")
+        axis.axvline(now[name], lw=0.8, ls="--", color="gray")
+        axis.set_xlabel(f"{name.replace('_', ' ')}, bits")
+    axes[0].set_ylabel("margin of the honest head, bits")
     figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
     plt.close(figure)
 

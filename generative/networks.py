@@ -1,6 +1,6 @@
 """A network with a world model and two heads that answer from it."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import equinox as eqx
 import jax
@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from generative.errors import InvalidInput
+
+Setting = Literal["uniform", "split", "intended-fixed"]
 
 
 class Affine(eqx.Module):
@@ -127,7 +129,7 @@ def stage_scales(
     network: TwoHeadedNetwork,
     first: float,
     second: float,
-    setting: Literal["uniform", "split"] = "uniform",
+    setting: Setting = "uniform",
 ) -> tuple[PyTree, PyTree]:
     """Scales per parameter for both stages, `first` and `second` times fan-in^(-1/2).
 
@@ -136,12 +138,13 @@ def stage_scales(
     network : TwoHeadedNetwork
     first, second : float
         Scales of a parameter with one input.
-    setting : {"uniform", "split"}
+    setting : {"uniform", "split", "intended-fixed"}
         *uniform*: every parameter moves in both stages. *split*: the heads and half of the
         scene's units are drawn in stage 1, the other half and the human part in stage 2.
+        *intended-fixed*: as uniform, but the intended head stays as stage 1 drew it.
     """
-    if setting not in ("uniform", "split"):
-        raise InvalidInput("setting", repr(setting), "uniform or split")
+    if setting not in get_args(Setting):
+        raise InvalidInput("setting", repr(setting), " or ".join(get_args(Setting)))
 
     def by_fan_in(affine: Affine) -> Affine:
         # Plain NumPy: scales are constants of the model, not parameters.
@@ -155,6 +158,10 @@ def stage_scales(
     base = jax.tree.map(by_fan_in, network, is_leaf=is_affine)
     if setting == "uniform":
         return rescale(base, first), rescale(base, second)
+    if setting == "intended-fixed":
+        held = jax.tree.map(np.zeros_like, base.intended)
+        moving = eqx.tree_at(lambda t: t.intended, base, held)
+        return rescale(base, first), rescale(moving, second)
     in_first = jax.tree.map(np.ones_like, base)
     early = np.arange(network.world.scene.bias.size) < network.world.scene.bias.size / 2
     in_first = eqx.tree_at(

@@ -50,7 +50,8 @@ class TwoHeaded:
         Sizes of the world model's scene and human part and of the intended head.
     first_head : {"intended", "instrumental"}
         Which head has the labels; the other one only agrees.
-    setting : {"uniform", "split"}
+    setting : {"uniform", "split", "intended-fixed"}
+        Which parameters move in which stage.
     stage : {"gaussian", "laplace"}
     first_scale, second_scale : float
         Standard deviation of both stages for a parameter with one input.
@@ -73,7 +74,7 @@ class TwoHeaded:
     human: int = 2
     hidden: int = 3
     first_head: Literal["intended", "instrumental"] = "intended"
-    setting: Literal["uniform", "split"] = "uniform"
+    setting: networks.Setting = "uniform"
     stage: Literal["gaussian", "laplace"] = "gaussian"
     first_scale: float = 0.5
     second_scale: float = 2.0

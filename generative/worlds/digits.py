@@ -39,6 +39,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     return bunch.images[chosen] / 16.0, bunch.target[chosen]
 
 
+@cache
 def cases(seed: int = 0) -> Cases:
     """Ask of every image whether it shows a 3; the human answers from its right half.
 

@@ -9,6 +9,8 @@ W. S. Jevons, "The Power of Numerical Discrimination", Nature 3, 281-282 (1871),
 doi:10.1038/003281a0.
 """
 
+from functools import cache
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -54,6 +56,7 @@ def guess_law(actual: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 16"]:
     return table[actual]
 
 
+@cache
 def cases(seed: int = 0, false_bottom: bool = True) -> Cases:
     """Ask of every throw whether there are more than k beans, near where guesses err.
 

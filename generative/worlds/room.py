@@ -5,6 +5,7 @@ Judges of the complex process read the log of the door and of tags on the chairs
 all of these, and steps and the load of the floor, which nobody looks at and nobody tampers with.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -71,6 +72,7 @@ ORDINARY = Tampering(camera=0.15, logs=0.2)
 HYPOTHETICAL = Tampering(camera=0.7, logs=0.0)
 
 
+@cache
 def cases(num: int = 3000, seed: int = 0, tampering: Tampering = ORDINARY) -> Cases:
     """Simulate videos and ask of each whether anyone entered, or for more than k chairs at the end.
 

@@ -1,0 +1,159 @@
+"""The account of the nine pairs of heads in bits, and what its verdict depends on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import xarray as xr
+from pydantic import Field
+
+from analyses.analysis import Analysis
+from analyses.figures import margins
+from analyses.tables import markdown_table
+from generative.ledger import (
+    FUNCTIONS,
+    SOURCE,
+    Assumptions,
+    bits_saved,
+    margin,
+    nine_pairs,
+    single_heads,
+)
+from generative.nine_pairs import three_functions
+from inference import Run
+
+_NUM_VALUES = 41
+
+
+class BitLedger(Analysis):
+    """Bits spent and saved by all pairs, and the margin by which the honest ones win.
+
+    Parameters
+    ----------
+    assumptions : Assumptions
+        Costs in bits, and what else the account rests on.
+    """
+
+    name: ClassVar[str] = "bit_ledger"
+    assumptions: Assumptions = Field(default_factory=lambda: SOURCE)
+
+    def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
+        """Return the account, dims (first, second), and margins as single assumptions vary."""
+        pairs = {(p.first, p.second): p for p in nine_pairs(self.assumptions)}
+        dims = ("first", "second")
+
+        def table(of: str) -> np.ndarray:
+            return np.array([[getattr(pairs[f, g], of) for g in FUNCTIONS] for f in FUNCTIONS])
+
+        account = xr.Dataset(
+            {name: (dims, table(name)) for name in ("spent", "saved", "total", "verdict")},
+            coords={name: list(FUNCTIONS) for name in dims},
+        )
+        account["total_counted"] = (dims, self._counted())
+        sensitivity = {
+            name: xr.Dataset(
+                {"margin": (name, found)},
+                coords={name: values},
+                attrs={"turn": -1 if turn is None else turn},
+            )
+            for name, (values, found, turn) in self._margins().items()
+        }
+        tree = xr.DataTree.from_dict({"account": account, **sensitivity}, name=self.name)
+        tree.attrs = {"margin": margin(self.assumptions)}
+        return tree
+
+    def draw(self, tree: xr.DataTree, target: Path) -> None:
+        """Draw the margin against each assumption."""
+        panels = {str(n): tree[n].to_dataset() for n in tree.children if n != "account"}
+        now = asdict(self.assumptions) | {"language": self._language}
+        now["complex_and_simple"] = self._together
+        margins(panels, now, target)
+
+    def conclude(self, tree: xr.DataTree) -> str:
+        """Return the table of the nine pairs, and where the verdict turns."""
+        rows = [
+            [
+                f"({p.first}, {p.second})",
+                f"{p.spent:,}",
+                f"{p.saved:,}",
+                f"N + {p.total - self.assumptions.world:,}",
+                p.verdict,
+            ]
+            for p in nine_pairs(self.assumptions)
+        ]
+        table = markdown_table(["heads", "spent", "saved", "total, bits", "verdict"], rows)
+        single = ", ".join(
+            f"{name} N + {total - self.assumptions.world:,}"
+            for name, total in single_heads(self.assumptions).items()
+        )
+        turns = [
+            f"`{name}` {'nowhere' if node.attrs['turn'] < 0 else f'at {node.attrs["turn"]:,} bits'}"
+            for name, node in tree.children.items()
+            if name != "account"
+        ]
+        wins = "wins by" if tree.attrs["margin"] > 0 else "does not win: its margin is"
+        unspent = replace(self.assumptions, corrected=False)
+        return "\n\n".join(
+            [
+                f"N = {self.assumptions.world:,} bits.",
+                table,
+                f"Single or tied heads: {single}.",
+                f"The honest head {wins} {tree.attrs['margin']:,} bits. Without corrections of the "
+                f"simple process the margin is {margin(unspent):,}: agreement alone levels the "
+                "field at best. The saving is counted where the three functions are heads of a "
+                "discrete model with every possible human in it (`total_counted`, infinite where "
+                "a pair cannot fit); costs are assumed throughout.",
+                "The margin reaches 0, one assumption at a time: " + "; ".join(turns) + ".",
+            ]
+        )
+
+    @property
+    def _language(self) -> int:
+        return bits_saved(replace(self.assumptions, capped=False), "intended", "simple")
+
+    @property
+    def _together(self) -> int:
+        given = self.assumptions.complex_and_simple
+        return max(self.assumptions.complex, self.assumptions.simple) if given is None else given
+
+    def _counted(self) -> np.ndarray:
+        """Total bits by counting in a discrete model, with the saving left as counted."""
+        number = max(self._language, 1)
+        counted = replace(self.assumptions, language=self._language)
+        return three_functions(counted, number, max(1, number // 10)).count().total
+
+    def _margins(self) -> dict[str, tuple[np.ndarray, np.ndarray, int | None]]:
+        ranges = {
+            "language": (0, 2 * self.assumptions.intended),
+            "complex_agrees": (0, 2 * self.assumptions.complex),
+            "complex": (0, 3 * self.assumptions.complex),
+            "simple": (0, 3 * self.assumptions.simple),
+            "complex_and_simple": (0, self.assumptions.complex + self.assumptions.simple),
+        }
+        found = {}
+        for name, limits in ranges.items():
+            values = np.linspace(*limits, _NUM_VALUES).round().astype(int)
+            varied = [margin(replace(self.assumptions, **{name: int(v)})) for v in values]
+            found[name] = (values, np.array(varied), _turn(self.assumptions, name, values))
+        return found
+
+
+def _turn(assumptions: Assumptions, name: str, values: np.ndarray) -> int | None:
+    """Return the first value, among neighbours that differ in whether honesty wins, that decides.
+
+    The margin is above 0 on one side of it, and 0 or less on the other.
+    """
+
+    def wins(value: int) -> bool:
+        return margin(replace(assumptions, **{name: value})) > 0
+
+    for low, high in zip(values[:-1].tolist(), values[1:].tolist(), strict=True):
+        before = wins(low)
+        if before != wins(high):
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if wins(middle) == before else (low, middle)
+            return low if not before else high
+    return None

@@ -1,0 +1,120 @@
+"""Runs that an analysis needs, made one after another or on a Dask cluster."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+from tqdm import tqdm
+
+from generative import InvalidInput, problems
+from generative.setups import Setup, set_up
+from inference import Run, infer
+from inference.backends.base import Backend
+
+Runner = Callable[[Sequence["Cell"], Path, int], dict[str, Run]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an analysis.
+
+    Attributes
+    ----------
+    name : str
+        Of its run folder.
+    problem : str
+    backend : Backend
+    options : dict
+        Of the problem.
+    setup : {"two-stages", "one-stage", "z-omitted"}
+    coordinates : dict
+        Where the run stands in the analysis' tree.
+    """
+
+    name: str
+    problem: str
+    backend: Backend
+    options: dict[str, Any] = field(default_factory=dict)
+    setup: Setup = "two-stages"
+    coordinates: dict[str, Any] = field(default_factory=dict)
+
+    def make(self, folder: Path, seed: int, progress: bool = False) -> str:
+        """Make the run, or what is missing of it, in its folder; return the folder."""
+        # A worker process has defaults of its own.
+        jax.config.update("jax_enable_x64", True)
+        directory = folder / self.name
+        infer(
+            set_up(problems.get(self.problem, **self.options).model, self.setup),
+            self.backend,
+            seed=seed,
+            progress=progress,
+            directory=directory,
+            resume=True,
+            provenance={
+                "problem": self.problem,
+                "problem_options": self.options,
+                "setup": self.setup,
+            },
+        )
+        return str(directory)
+
+
+def one_by_one(cells: Sequence[Cell], folder: Path, seed: int) -> dict[str, Run]:
+    """Make all runs in this process."""
+    for cell in tqdm(cells, desc="runs", disable=None):
+        cell.make(folder, seed)
+        # Each run compiles programs of its own, and compiled programs pile up.
+        jax.clear_caches()
+    return _loaded(cells, folder)
+
+
+def on_dask(address: str, num_workers: int = 2) -> Runner:
+    """Return a runner on a Dask cluster.
+
+    Parameters
+    ----------
+    address : str
+        Of a scheduler whose workers share this file system; `local` starts worker processes here.
+    num_workers : int
+        How many, where they are started here.
+
+    Raises
+    ------
+    InvalidInput
+        If Dask is not installed, or the address does not answer.
+    """
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ModuleNotFoundError:
+        raise InvalidInput("dask", "not installed", "pip install 'concord[sweeps]'") from None
+
+    def client() -> Client:
+        if address == "local":
+            return Client(
+                LocalCluster(n_workers=num_workers, threads_per_worker=1, dashboard_address=None)
+            )
+        try:
+            return Client(address, timeout="10s")
+        except (OSError, ValueError) as error:
+            raise InvalidInput("dask", f"{address}: {error}", "a scheduler, or local") from None
+
+    def runner(cells: Sequence[Cell], folder: Path, seed: int) -> dict[str, Run]:
+        folder = folder.resolve()
+        with client() as connected:
+            # A worker that dies leaves checkpoints, which the next attempt goes on from.
+            jobs = [
+                connected.submit(cell.make, folder, seed, pure=False, retries=1) for cell in cells
+            ]
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc="runs", disable=None):
+                job.result()
+            if address == "local":
+                connected.cluster.close()
+        return _loaded(cells, folder)
+
+    return runner
+
+
+def _loaded(cells: Sequence[Cell], folder: Path) -> dict[str, Run]:
+    return {cell.name: Run.load(folder / cell.name) for cell in cells}

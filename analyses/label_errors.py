@@ -1,0 +1,58 @@
+"""How few wrong labels tip the posterior, if the network can predict them, or if it cannot?"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import xarray as xr
+
+from analyses.cells import Cell
+from analyses.worlds import WorldAnalysis, honest, trend
+
+
+class LabelErrors(WorldAnalysis):
+    """Posterior and evidence by the number of wrong labels, predictable or not.
+
+    Parameters
+    ----------
+    errors : list of int
+        Numbers of wrong labels.
+    """
+
+    name: ClassVar[str] = "label_errors"
+    errors: list[int] = [2, 5, 10]
+
+    def cells(self) -> Sequence[Cell]:
+        """Return one run without errors, and one per number and kind."""
+        return [self.cell("no errors")] + [
+            self.cell(_case(n, kind), {"num_errors": n, "predictable_errors": kind})
+            for kind in (True, False)
+            for n in self.errors
+        ]
+
+    def conclude(self, tree: xr.DataTree) -> str:
+        """Return the tables, and from how many errors on the posterior is tipped."""
+        data = tree.to_dataset()
+        clean = data.sel(case="no errors", head="first", set="held_out_wrong")
+        words = [f"P(first head intended): {trend(data, list(data['case'].values))}."]
+        for kind, name in ((True, "predictable"), (False, "random")):
+            tipped = [n for n in self.errors if _tipped(data, _case(n, kind))]
+            where = f"{tipped[0]} {name} errors" if tipped else f"no number of {name} errors tried"
+            last = data.sel(case=_case(self.errors[-1], kind), head="first", set="held_out_wrong")
+            words.append(
+                f"{where[0].upper() + where[1:]} made imitation of a labelling process more "
+                f"probable than honesty where it was not before; with {self.errors[-1]} of them "
+                f"the first head is right where the human errs with probability "
+                f"{float(last['right']):.2f} ± {float(last['right_se']):.2f}, "
+                f"{float(clean['right']):.2f} ± {float(clean['right_se']):.2f} without errors."
+            )
+        return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
+
+
+def _tipped(data: xr.Dataset, case: str) -> bool:
+    """Whether honesty was likelier than not without errors, and is not, beyond two errors."""
+    (before, _), (after, error) = honest(data, "no errors"), honest(data, case)
+    return before > 0.5 and after + 2 * error < 0.5
+
+
+def _case(number: int, predictable: bool) -> str:
+    return f"{number} {'predictable' if predictable else 'random'} errors"

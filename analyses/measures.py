@@ -1,0 +1,78 @@
+"""What every analysis measures of a run."""
+
+from collections.abc import Mapping, Sequence
+
+import arviz as az
+import numpy as np
+import xarray as xr
+
+from analyses.cells import Cell
+from analyses.functionals import right_answers
+from analyses.roles import pair_probabilities
+from inference import Run
+
+
+def measure(run: Run) -> xr.Dataset:
+    """Return evidence, bits saved, disagreement, right answers and pairs of functions, with errors.
+
+    Returns
+    -------
+    Dataset
+        `log_evidence` in bits, `bits_saved`, `disagreement` and `disagreement_theta_1` (C of both
+        stages), `right` (probability of the true answer, dims head and set), `pair` (posterior
+        probability, dims first and second), `score`; each with a variable `..._se`, its standard
+        error. NaN: not estimated. `usable`: whether the run's own checks passed.
+    """
+    values: dict[str, tuple | xr.DataArray | float] = {}
+    for name, estimate in (("log_evidence", run.log_evidence), ("bits_saved", run.bits_saved)):
+        known = estimate is not None
+        values[name] = estimate.bits if known else np.nan
+        values[f"{name}_se"] = estimate.standard_error / np.log(2) if known else np.nan
+    stats = run.tree["map" if "map" in run.tree.children else "sample_stats"]
+    for name in ("disagreement", "disagreement_theta_1", "log_likelihood"):
+        values[name], values[f"{name}_se"] = _mean(stats[name])
+    right = right_answers(run.tree)
+    if right is not None:
+        means = {n: [_mean(x.sel(head=h)) for h in x["head"].values] for n, x in right.items()}
+        table = np.array(list(means.values()))
+        for name, part in (("right", table[..., 0]), ("right_se", table[..., 1])):
+            values[name] = (("set", "head"), part)
+        pairs = pair_probabilities(run.tree)
+        values |= {"pair": pairs["probability"], "pair_se": pairs["standard_error"]}
+        values["score"] = pairs["score"]
+    values["usable"] = float(run.result.is_usable)
+    coords = {} if right is None else {"set": list(means), "head": ["first", "second"]}
+    return xr.Dataset(values, coords=coords).drop_vars("start", errors="ignore")
+
+
+def gather(cells: Sequence[Cell], runs: Mapping[str, Run]) -> xr.Dataset:
+    """Measure all runs, and lay them out along the cells' coordinates.
+
+    Returns
+    -------
+    Dataset
+        With a dim per coordinate; NaN where there is no cell.
+    """
+    names = list(cells[0].coordinates)
+    parts = []
+    for cell in cells:
+        part = measure(runs[cell.name])
+        part["run"] = cell.name
+        parts.append(part.expand_dims({n: [cell.coordinates[n]] for n in names}))
+    return xr.combine_by_coords(parts) if len(names) > 1 else xr.concat(parts, names[0])
+
+
+def with_error(value: xr.DataArray, error: xr.DataArray, digits: int = 2) -> str:
+    """Return a number with its standard error, for a table."""
+    if not np.isfinite(float(value)):
+        return "-"
+    text = f"{float(value):.{digits}f}"
+    return text if np.isnan(float(error)) else f"{text} ± {float(error):.{digits}f}"
+
+
+def _mean(draws: xr.DataArray) -> tuple[float, float]:
+    values = draws.values
+    if values.ndim == 0:
+        return float(values), np.nan
+    error = float(np.asarray(az.mcse(values))) if np.ptp(values) > 0 else 0.0
+    return float(values.mean()), error

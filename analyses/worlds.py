@@ -1,0 +1,146 @@
+"""What analyses of two-headed networks in a world have in common."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+
+from analyses.analysis import Analysis
+from analyses.cells import Cell
+from analyses.figures import overview
+from analyses.measures import gather, with_error
+from analyses.tables import markdown_table
+from generative.ledger import FUNCTIONS
+from generative.setups import Setup
+from inference import Run, TemperedSMC
+from inference.backends.base import Backend
+
+ASSUMED = (
+    "Probabilities are conditional on the network, its prior scales, lambda and the data sets of "
+    "the configuration. A head counts as the function whose answers it gives most probably, which "
+    "it need not be close to. Populations start from the two-stage prior annealed at each theta_1, "
+    "which is approximate."
+)
+
+
+class WorldAnalysis(Analysis):
+    """An analysis of runs that differ in one thing, along the dim `case`.
+
+    Parameters
+    ----------
+    world : {"jevons", "room", "digits"}
+    options : dict
+        Of the problem, for all runs.
+    populations : TemperedSMC
+        Draws, and estimates the evidence.
+    """
+
+    world: Literal["jevons", "room", "digits"] = "jevons"
+    options: dict[str, int | float | str | bool] = {}
+    populations: TemperedSMC = TemperedSMC(
+        num_particles=32, max_particles=32, num_draws=128, num_runs=4, num_moves=4, max_doublings=0
+    )
+
+    def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
+        """Return what was measured of every run, dim `case`."""
+        return xr.DataTree(gather(self.cells(), runs), name=self.name)
+
+    def draw(self, tree: xr.DataTree, target: Path) -> None:
+        """Draw pairs of functions, right answers and evidence of all runs."""
+        overview(tree.to_dataset(), "case", target)
+
+    def cell(
+        self,
+        case: str,
+        options: Mapping[str, Any] | None = None,
+        setup: Setup = "two-stages",
+        backend: Backend | None = None,
+    ) -> Cell:
+        """Return a run with some options of the problem changed."""
+        folder = "".join(c if c.isalnum() else "-" for c in case).replace("--", "-").strip("-")
+        chosen = dict(self.options) | dict(options or {})
+        return Cell(folder, self.world, backend or self.populations, chosen, setup, {"case": case})
+
+    def size(self, default: int) -> int:
+        """Size of the small set, where the options say nothing else."""
+        return int(self.options.get("num_small", default))
+
+    @staticmethod
+    def tables(data: xr.Dataset) -> str:
+        """Return two tables, of evidence and right answers and of the nine pairs."""
+        return "\n\n".join([results_table(data), pair_table(data)])
+
+    @staticmethod
+    def doubts(data: xr.Dataset) -> str:
+        """Return what the results rest on, and which runs failed checks of their own."""
+        failed = [str(c) for c in data["case"].values if not data["usable"].sel(case=c)]
+        doubts = f" Checks of these runs failed, to be read with doubt: {failed}." if failed else ""
+        return ASSUMED + doubts
+
+
+def results_table(data: xr.Dataset) -> str:
+    """Return evidence, bits saved, C and right answers of the first head, a row per run."""
+    rows = []
+    for case in data["case"].values:
+        of = data.sel(case=case)
+        scalars = [
+            with_error(of[name], of[f"{name}_se"], digits)
+            for name, digits in (("log_evidence", 2), ("bits_saved", 2), ("disagreement", 4))
+        ]
+        first = of.sel(head="first")
+        right = [
+            with_error(first["right"].sel(set=s), first["right_se"].sel(set=s))
+            for s in ("held_out_right", "held_out_wrong", "held_out_deceived")
+        ]
+        rows.append([str(case), *scalars, *right])
+    header = ["", "log2 evidence", "bits saved", "C(theta_2)"]
+    header += ["first head right: human right", "human wrong", "both deceived"]
+    return markdown_table(header, rows)
+
+
+def pair_table(data: xr.Dataset) -> str:
+    """Return the posterior probabilities of the nine pairs, a row per run."""
+    pairs = [(f, g) for f in FUNCTIONS for g in FUNCTIONS]
+    rows = []
+    for case in data["case"].values:
+        of = data.sel(case=case)
+        cells = [
+            with_error(of["pair"].sel(first=f, second=g), of["pair_se"].sel(first=f, second=g))
+            for f, g in pairs
+        ]
+        rows.append([str(case), *cells])
+    return markdown_table(["P(first, second)", *(f"{f}, {g}" for f, g in pairs)], rows)
+
+
+def honest(data: xr.Dataset, case: str) -> tuple[float, float]:
+    """Probability that the first head is nearest to the intended function, and its error."""
+    of = data.sel(case=case, first="intended")
+    return float(of["pair"].sum()), float(np.sqrt((of["pair_se"] ** 2).sum()))
+
+
+def difference(data: xr.Dataset, name: str, one: str, two: str) -> tuple[float, float]:
+    """Difference of something measured between two runs, and its standard error."""
+    first, second = data.sel(case=one), data.sel(case=two)
+    error = np.hypot(float(first[f"{name}_se"]), float(second[f"{name}_se"]))
+    return float(first[name] - second[name]), float(error)
+
+
+def verdict(change: float, error: float, unit: str = "bits") -> str:
+    """Return a difference in words, by whether it is beyond two standard errors."""
+    text = f"{change:+.2f} ± {error:.2f} {unit}"
+    if not np.isfinite(change) or not np.isfinite(error):
+        return f"unknown ({text})"
+    if abs(change) <= 2 * error:
+        return f"not told from none ({text})"
+    return f"{'more' if change > 0 else 'less'} ({text})"
+
+
+def trend(data: xr.Dataset, cases: Sequence[str]) -> str:
+    """Return P(first head intended) of some runs, in order."""
+    parts = []
+    for case in cases:
+        value, error = honest(data, case)
+        parts.append(f"{case}: {value:.2f} ± {error:.2f}")
+    return "; ".join(parts)

@@ -1,0 +1,78 @@
+"""Derivatives by lambda and the scales, from negative samples, against differences of the truth."""
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+
+from generative import GaussianStage, problems
+from generative.problems.linear_gaussian import _truth
+from inference import HMC
+from inference.sensitivity import prior_scores, sensitivities
+from tests.statistical import z_limit
+
+D, STRENGTH = 3, 4.0
+STEP = 1e-3
+
+
+def truth(factor, name):
+    """Exact answers with one hyperparameter changed and the data kept."""
+    # The problem's own draws, in its order.
+    rng = np.random.default_rng(0)
+    a, c = rng.normal(size=(D, D)) / np.sqrt(D), rng.normal(size=D) * 0.5
+    b = rng.normal(size=(2, D)) / np.sqrt(D)
+    y = b @ rng.normal(size=D) + 0.5 * rng.normal(size=2)
+    values = {"strength": STRENGTH, "first_scale": 1.0, "second_scale": 0.5}
+    values[name] *= factor
+    root, ones = np.sqrt(values["strength"]), np.ones(D)
+    first, second = (values[f"{n}_scale"] ** 2 * ones for n in ("first", "second"))
+    return _truth(first, second, root * a, root * c, b, y, 0.25)
+
+
+def exact(name):
+    """Derivatives of log evidence and of the mean of theta_2[0], per factor e."""
+    up, down = truth(np.exp(STEP), name), truth(np.exp(-STEP), name)
+    evidence = (up.log_evidence - down.log_evidence) / (2 * STEP)
+    return evidence, (up.mean_2 - down.mean_2)[0] / (2 * STEP)
+
+
+def test_the_truth_is_that_of_the_problem():
+    known = problems.get("linear_gaussian", d=D, agreement_strength=STRENGTH).truth
+    np.testing.assert_allclose(truth(1.0, "strength").log_evidence, known.log_evidence, rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_derivatives_without_z(seed, wrong):
+    """Leaving out what negative samples stand for must show in some derivative."""
+    model = problems.get(
+        "linear_gaussian", d=D, agreement_strength=STRENGTH, closed_form=False
+    ).model
+    values = (
+        HMC(num_draws=2500, max_doublings=1, evidence_particles=0)
+        .draw(model, jax.random.key(seed))
+        .values
+    )
+    if wrong:
+        values["disagreement_negative"] = np.zeros_like(values["disagreement"])
+        values["negative"] = values["theta_1"]
+    scores = prior_scores(model, values)
+    dims = ("chain", "draw")
+    data = xr.Dataset({n.removeprefix("score_"): (dims, x) for n, x in scores.items()})
+    functional = values["theta_2"][..., 0]
+    found = sensitivities(xr.Dataset({"x": (dims, functional)}), data)
+    worst = 0.0
+    for name in data:
+        evidence, mean = exact(str(name))
+        of = found.sel(hyperparameter=name)
+        error = float(of["log_evidence_se"]) / np.log(2)
+        z = [(float(of["log_evidence"]) / np.log(2) - evidence) / error]
+        scale = functional.std() / np.log(2)
+        difference = float(of["sensitivity"].item()) * scale - mean
+        z.append(difference / (float(of["standard_error"].item()) * scale))
+        worst = max(worst, *np.abs(z))
+    assert (worst < z_limit(6)) == (not wrong), worst
+
+
+def test_no_scores_without_negative_samples():
+    model = problems.get("linear_gaussian", d=2).model.replace(second_stage=GaussianStage(0.5))
+    assert prior_scores(model, {"theta_1": np.zeros((2, 3, 2))}) == {}
