@@ -20,11 +20,11 @@ $(STAMP): constraints.txt pyproject.toml tools/find-python
 # The posterior and its joint maximum on real data, compared, and one page about both.
 demo: venv
 	@out=runs/demo-$$(date +%Y%m%d-%H%M%S) && \
-	$(BIN)/concord analyse first_posterior --out $$out/hmc && \
+	$(BIN)/concord analyse first_posterior --out $$out/first && \
 	$(BIN)/concord run digits --backend map --map.num-starts 4 --map.num-warmup 800 \
 		--map.num-steps 1000 --out $$out/map && \
-	$(BIN)/concord compare $$out/map $$out/hmc --figure $$out/comparison.png && \
-	$(BIN)/concord report $$out
+	$(BIN)/concord compare $$out/map $$out/first/runs/digits --figure $$out/comparison.png && \
+	$(BIN)/concord report $$out/map $$out/first/runs/digits --out $$out/report.html
 
 test: venv
 	$(BIN)/python -m pytest -n 2

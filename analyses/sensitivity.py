@@ -120,7 +120,7 @@ def _power_scaling(model: TwoStageModel, tree: xr.DataTree, functionals: xr.Data
                 },
             }
         ),
-        round_to="none",
+        round_to=12,
     )
     found = {
         f"psense_{name}": ("functional", summary.loc[list(functionals), name].to_numpy(float))

@@ -40,7 +40,7 @@ class WorldAnalysis(Analysis):
     world: Literal["jevons", "room", "digits"] = "jevons"
     options: dict[str, int | float | str | bool] = {}
     populations: TemperedSMC = TemperedSMC(
-        num_particles=32, max_particles=32, num_draws=128, num_runs=4, num_moves=4, max_doublings=0
+        num_particles=32, max_particles=32, num_draws=512, num_runs=4, num_moves=4, max_doublings=0
     )
 
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
@@ -129,9 +129,9 @@ def difference(data: xr.Dataset, name: str, one: str, two: str) -> tuple[float, 
 
 def verdict(change: float, error: float, unit: str = "bits") -> str:
     """Return a difference in words, by whether it is beyond two standard errors."""
-    text = f"{change:+.2f} ± {error:.2f} {unit}"
     if not np.isfinite(change) or not np.isfinite(error):
-        return f"unknown ({text})"
+        return "not estimated"
+    text = f"{change:+.2f} ± {error:.2f} {unit}"
     if abs(change) <= 2 * error:
         return f"not told from none ({text})"
     return f"{'more' if change > 0 else 'less'} ({text})"

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analyses import alternating
 from analyses.__main__ import main
 from analyses.functionals import alike, functionals_of, right_answers, scalar_functionals
 from analyses.typical import place, place_answers
@@ -128,13 +127,3 @@ def test_report_of_one_run_and_bad_folders(folders, tmp_path, capsys):
     assert main(["report", str(folders), str(other), "--out", str(tmp_path / "no.html")]) == 2
     assert "runs of one problem" in capsys.readouterr().err
     assert not (tmp_path / "no.html").exists()
-
-
-def test_alternating_analysis(monkeypatch):
-    quick = CLIMB.model_copy(update={"num_starts": 1})
-    monkeypatch.setattr(alternating, "BACKEND", quick)
-    tree = alternating.run(0, {"linear_gaussian": {"d": 2}})
-    data = tree["linear_gaussian"]
-    for name in ("unrolled", "carried"):
-        assert np.all(np.abs(data[name].values) <= 1 + 1e-9)
-    assert "cosine, unrolled" in alternating.table(tree)
