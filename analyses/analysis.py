@@ -94,8 +94,11 @@ def _claim(out: Path, configuration: dict[str, Any], resume: bool) -> None:
             raise InvalidInput("out", f"{out} holds this analysis", "--resume, or a new name")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput("out", f"{out} exists", "a new or empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(configuration, indent=1, sort_keys=True) + "\n")
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        unfinished = out / f".{_CONFIGURATION}"
+        unfinished.write_text(json.dumps(configuration, indent=1, sort_keys=True) + "\n")
+        unfinished.replace(path)
 
 
 def _support(cells: Sequence[Cell], runs: Mapping[str, Run]) -> str:

@@ -101,10 +101,9 @@ class BitLedger(Analysis):
                 table,
                 f"Single or tied heads: {single}.",
                 f"The honest head {wins} {tree.attrs['margin']:,} bits. Without corrections of the "
-                f"simple process the margin is {margin(unspent):,}: agreement alone levels the "
-                "field at best. The saving is counted where the three functions are heads of a "
-                "discrete model with every possible human in it (`total_counted`, infinite where "
-                "a pair cannot fit); costs are assumed throughout.",
+                f"simple process the margin is {margin(unspent):,}. The saving is counted where "
+                "the three functions are heads of a discrete model with every possible human in it "
+                "(`total_counted`, infinite where a pair cannot fit); costs are assumed.",
                 "The margin reaches 0, one assumption at a time: " + "; ".join(turns) + ".",
             ]
         )

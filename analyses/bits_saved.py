@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import xarray as xr
 
 from analyses.cells import Cell
 from analyses.figures import lines
-from analyses.worlds import WorldAnalysis
+from analyses.worlds import Increasing, WorldAnalysis, difference, verdict
 
 
 class BitsSaved(WorldAnalysis):
@@ -24,8 +23,8 @@ class BitsSaved(WorldAnalysis):
     """
 
     name: ClassVar[str] = "bits_saved"
-    sizes: list[int] = [10, 20, 40, 80]
-    hidden: list[int] = [1, 6]
+    sizes: Increasing = [10, 20, 40, 80]
+    hidden: Increasing = [1, 6]
 
     def cells(self) -> Sequence[Cell]:
         """Return one run per size and head."""
@@ -51,22 +50,19 @@ class BitsSaved(WorldAnalysis):
         for hidden in self.hidden:
             of = data.sel(case=[_case(s, hidden) for s in self.sizes])
             bits, error = of["bits_saved"].values, of["bits_saved_se"].values
-            steps = np.diff(bits) / np.diff(self.sizes)
-            words.append(
-                f"With {hidden} hidden units, {bits[0]:.1f} ± {error[0]:.1f} bits at "
-                f"{self.sizes[0]} questions and {bits[-1]:.1f} ± {error[-1]:.1f} at "
-                f"{self.sizes[-1]}; a further question saves "
-                f"{', '.join(f'{s:.2f}' for s in steps)} bits along the way."
+            found = ", ".join(
+                f"{value:.1f} ± {e:.1f} at {size}"
+                for value, e, size in zip(bits, error, self.sizes, strict=True)
             )
-        small, large = (self.hidden[0], self.hidden[-1])
-        last = data.sel(case=[_case(self.sizes[-1], h) for h in (small, large)])
-        gap = float(np.diff(last["bits_saved"].values)[0])
-        error = float(np.hypot(*last["bits_saved_se"].values))
+            words.append(f"With {hidden} hidden units, bits by size of the small set: {found}.")
+        if len(self.hidden) > 1:
+            costs = [_case(self.sizes[-1], h) for h in (self.hidden[-1], self.hidden[0])]
+            change = verdict(*difference(data, "bits_saved", *costs))
+            words.append(f"The costlier head's saving at {self.sizes[-1]} questions: {change}.")
         words.append(
-            f"The costlier head changes the saving at {self.sizes[-1]} questions by {gap:+.2f} ± "
-            f"{error:.2f} bits. lambda grows with the small set, so that every question weighs the "
-            "same. Bits of a continuous network depend on lambda and the scales; only their "
-            "differences compare with the costs of a discrete account."
+            "lambda grows with the small set, so that every question weighs the same. Evidences of "
+            "other small sets are of other data. Bits of a continuous network depend on lambda and "
+            "the scales; only their differences compare with the costs of a discrete account."
         )
         return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
 

@@ -86,15 +86,14 @@ def on_dask(address: str, num_workers: int = 2) -> Runner:
         If Dask is not installed, or the address does not answer.
     """
     try:
-        from distributed import Client, LocalCluster, as_completed
+        from distributed import Client, as_completed
     except ModuleNotFoundError:
         raise InvalidInput("dask", "not installed", "pip install 'concord[sweeps]'") from None
 
     def client() -> Client:
         if address == "local":
-            return Client(
-                LocalCluster(n_workers=num_workers, threads_per_worker=1, dashboard_address=None)
-            )
+            # A client closes the cluster that it started itself, whatever happens.
+            return Client(n_workers=num_workers, threads_per_worker=1, dashboard_address=None)
         try:
             return Client(address, timeout="10s")
         except (OSError, ValueError) as error:
@@ -109,8 +108,6 @@ def on_dask(address: str, num_workers: int = 2) -> Runner:
             ]
             for job in tqdm(as_completed(jobs), total=len(jobs), desc="runs", disable=None):
                 job.result()
-            if address == "local":
-                connected.cluster.close()
         return _loaded(cells, folder)
 
     return runner

@@ -6,7 +6,7 @@ from typing import ClassVar
 import xarray as xr
 
 from analyses.cells import Cell
-from analyses.worlds import WorldAnalysis, honest, trend
+from analyses.worlds import Increasing, WorldAnalysis, honest, trend
 
 
 class LabelErrors(WorldAnalysis):
@@ -19,7 +19,7 @@ class LabelErrors(WorldAnalysis):
     """
 
     name: ClassVar[str] = "label_errors"
-    errors: list[int] = [2, 5, 10]
+    errors: Increasing = [2, 5, 10]
 
     def cells(self) -> Sequence[Cell]:
         """Return one run without errors, and one per number and kind."""
@@ -45,6 +45,10 @@ class LabelErrors(WorldAnalysis):
                 f"{float(last['right']):.2f} ± {float(last['right_se']):.2f}, "
                 f"{float(clean['right']):.2f} ± {float(clean['right_se']):.2f} without errors."
             )
+        words.append(
+            "Predictable errors are additional cases of the small set, so that they are also asked "
+            "to agree; evidences are of other data in every row and do not compare."
+        )
         return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
 
 

@@ -88,11 +88,17 @@ class Routing(WorldAnalysis):
     def _words(self, data: xr.Dataset) -> str:
         words = []
         for case in _SETTINGS:
-            of = data.sel(case=case)["disagreement_put_back"].drop_sel(put_back="nothing")
-            most = str(of["put_back"].values[int(of.argmax())])
+            of = data.sel(case=case)
+            whole, error = (float(of[n]) for n in ("disagreement", "disagreement_se"))
+            back = of["disagreement_put_back"].drop_sel(put_back="nothing")
+            errors = of["disagreement_put_back_se"].drop_sel(put_back="nothing")
+            rises = back - whole > 2 * np.hypot(errors, error)
+            most = int(back.argmax())
             words.append(
-                f"With {case} scales C rises most, to {float(of.max()):.4f}, without the "
-                f"{most} of stage 2."
+                f"With {case} scales C is {whole:.4f}, and rises most, to {float(back[most]):.4f}, "
+                f"without the {str(back['put_back'].values[most])} of stage 2."
+                if bool(rises[most])
+                else f"With {case} scales C rises without no single part of stage 2."
             )
         fixed = data.sel(case="intended-fixed")
         through = fixed["disagreement_put_back"]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from pydantic import Field
 
 from analyses.analysis import Analysis
 from analyses.cells import Cell
@@ -19,17 +20,18 @@ from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from inference import HMC, Run
 from inference.kernels.density import log_first
-from inference.sensitivity import sensitivities
+from inference.sensitivity import prior_scores, sensitivities
 
+_MOST_DRAWS = 100
 _LABELS = {"strength": "lambda", "first_scale": "scale of stage 1", "second_scale": "of stage 2"}
 
 
 class Sensitivity(Analysis):
-    """Local sensitivity of functionals and of the evidence, from one run's own negative samples.
+    """Local sensitivity of functionals and of the evidence, from one run.
 
     lambda and the scales stand inside Z, so that draws cannot be reweighted by a ratio of
-    densities; their derivatives need one negative sample per draw and no Z. The density of the
-    first stage and the likelihood stand outside of Z: ArviZ's power-scaling serves there.
+    densities; their derivatives need draws of q(. | theta_1), here by annealing, and no Z. The
+    first stage's density and the likelihood stand outside of Z: ArviZ's power-scaling serves there.
 
     Parameters
     ----------
@@ -37,14 +39,17 @@ class Sensitivity(Analysis):
     options : dict
         Of the problem.
     hmc : HMC
+    num_particles : int
+        At each of some hundred draws of theta_1.
     """
 
     name: ClassVar[str] = "sensitivity"
     world: Literal["jevons", "room", "digits"] = "jevons"
-    options: dict[str, int | float | str | bool] = {}
+    options: dict[str, bool | int | float | str] = {}
     hmc: HMC = HMC(
         kernel="exchange", num_warmup=500, num_draws=2000, max_doublings=1, evidence_particles=0
     )
+    num_particles: int = Field(32, ge=4)
 
     def cells(self) -> Sequence[Cell]:
         """Return one run."""
@@ -54,9 +59,12 @@ class Sensitivity(Analysis):
         """Return derivatives, and power-scaling sensitivities of ArviZ."""
         model = problems.get(self.world, **self.options).model
         tree = runs["hmc"].tree
-        moving = {n: x for n, x in scalar_functionals(tree).items() if np.ptp(x.values) > 0}
-        functionals = xr.Dataset(moving)
-        scores = xr.Dataset({name: tree["sample_stats"][f"score_{name}"] for name in _LABELS})
+        functionals = _moving(tree)
+        places = functionals["draw"].values
+        theta_1, theta_2 = (tree["posterior"][n].values[:, places] for n in ("theta_1", "theta_2"))
+        key = jax.random.key(self.seed)
+        found_scores = prior_scores(model, theta_1, theta_2, key, self.num_particles)
+        scores = xr.Dataset({n: (("chain", "draw"), x) for n, x in found_scores.items()})
         found = sensitivities(functionals, scores)
         scaled = _power_scaling(model, tree, functionals)
         return xr.DataTree(xr.merge([found, scaled]), name=self.name)
@@ -105,9 +113,28 @@ class Sensitivity(Analysis):
         return "\n\n".join([markdown_table(header, rows), words])
 
 
+def _moving(tree: xr.DataTree) -> xr.Dataset:
+    """Functionals that move, at evenly thinned draws whose places are the coordinate `draw`."""
+    found = scalar_functionals(tree)
+    total = max(x.sizes["draw"] for x in found.values())
+    fewest = min(x.sizes["draw"] for x in found.values())
+    # Answers are kept of every so many draws only.
+    stride = int(np.ceil(total / fewest))
+    stride *= max(1, total // stride // _MOST_DRAWS)
+    places = np.arange(0, total, stride)
+    thinned = {}
+    for name, x in found.items():
+        own = int(np.ceil(total / x.sizes["draw"]))
+        values = x.values[:, :: stride // own]
+        if np.ptp(values) > 0:
+            thinned[name] = (("chain", "draw"), values)
+    return xr.Dataset(thinned, coords={"draw": places})
+
+
 def _power_scaling(model: TwoStageModel, tree: xr.DataTree, functionals: xr.Dataset) -> xr.Dataset:
     """ArviZ's power-scaling sensitivity to the density of stage 1 and to the likelihood."""
-    theta_1 = tree["posterior"]["theta_1"].values
+    places = functionals["draw"].values
+    theta_1 = tree["posterior"]["theta_1"].values[:, places]
     flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
     log_prior = jax.jit(jax.vmap(lambda a: log_first(model, a)))(flat)
     summary = az.psense_summary(
@@ -116,7 +143,7 @@ def _power_scaling(model: TwoStageModel, tree: xr.DataTree, functionals: xr.Data
                 "posterior": {str(n): x.values for n, x in functionals.items()},
                 "log_prior": {"theta_1": np.asarray(log_prior).reshape(theta_1.shape[:2])},
                 "log_likelihood": {
-                    str(n): x.values for n, x in tree["log_likelihood"].data_vars.items()
+                    str(n): x.values[:, places] for n, x in tree["log_likelihood"].data_vars.items()
                 },
             }
         ),

@@ -1,11 +1,13 @@
 """What analyses of two-headed networks in a world have in common."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import xarray as xr
+from pydantic import AfterValidator
 
 from analyses.analysis import Analysis
 from analyses.cells import Cell
@@ -25,6 +27,15 @@ ASSUMED = (
 )
 
 
+def _increasing(values: list[int]) -> list[int]:
+    if not values or any(b <= a for a, b in itertools.pairwise(values)):
+        raise ValueError("give one number or more, each larger than the one before")
+    return values
+
+
+Increasing = Annotated[list[int], AfterValidator(_increasing)]
+
+
 class WorldAnalysis(Analysis):
     """An analysis of runs that differ in one thing, along the dim `case`.
 
@@ -38,7 +49,7 @@ class WorldAnalysis(Analysis):
     """
 
     world: Literal["jevons", "room", "digits"] = "jevons"
-    options: dict[str, int | float | str | bool] = {}
+    options: dict[str, bool | int | float | str] = {}
     populations: TemperedSMC = TemperedSMC(
         num_particles=32, max_particles=32, num_draws=512, num_runs=4, num_moves=4, max_doublings=0
     )

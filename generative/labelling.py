@@ -33,15 +33,26 @@ class Cases:
         The answer of the simple process.
     judgement : array, shape (n,)
         The share of the complex process's judges who answer yes.
+    num_judges : int array, shape (n,)
+        How many judges there are.
     difficulty : array, shape (n,)
         Probability that a human of the simple process errs.
+    source : int array, shape (n, s)
+        What each case was made from: cases that share a source are not independent, and are never
+        split between training and evaluation.
+    tampered : bool array, shape (n,)
+        Where somebody tampered with what both processes go by. Such cases are never trained on: no
+        labels are collected where strong adversaries are at work.
     """
 
     inputs: Float[np.ndarray, "n k"]
     alice_label: Int[np.ndarray, " n"]
     bob_label: Int[np.ndarray, " n"]
     judgement: Float[np.ndarray, " n"]
+    num_judges: Int[np.ndarray, " n"]
     difficulty: Float[np.ndarray, " n"]
+    source: Int[np.ndarray, "n s"]
+    tampered: Bool[np.ndarray, " n"]
 
     def __len__(self) -> int:
         return len(self.alice_label)
@@ -137,11 +148,11 @@ def split_cases(
     hypothetical : Cases, optional
         Generated cases, which the corrected ones are drawn from in place of `cases`.
     num_errors : int
-        Wrong labels among those of the large set. Both processes believed in them.
+        Wrong labels among those of the large set.
     predictable : bool
-        Wrong labels are those that the human gave, in additional cases in which the human errs: a
-        network that models the human predicts them. Else labels of the small set are flipped at
-        random, which nothing predicts.
+        Wrong labels are those that the human gave, in additional cases of the small set in which
+        the human errs and nobody noticed: a network that models the human predicts them. Else
+        labels of the small set are flipped at random, which nothing predicts.
     num_unclear : int
         Additional cases of the large set that the complex process is unclear about, with the
         label of the majority.
@@ -152,10 +163,15 @@ def split_cases(
         If there are too few cases.
     """
     rng = np.random.default_rng(seed)
-    right, wrong = (rng.permutation(np.flatnonzero(cases.of_kind(k))) for k in ("right", "wrong"))
+    collected = ~cases.tampered
+    right, wrong = (
+        rng.permutation(np.flatnonzero(cases.of_kind(k) & collected)) for k in ("right", "wrong")
+    )
     num_corrected = int(np.ceil(corrected_fraction * num_small))
     num_wrong = num_errors if predictable else 0
-    spare = np.flatnonzero(cases.label == UNCLEAR)
+    spare = np.flatnonzero((cases.label == UNCLEAR) & collected)
+    if num_held_out < 1:
+        raise InvalidInput("num_held_out", num_held_out, "an integer >= 1")
     if not 1 <= num_small < len(right):
         raise InvalidInput("num_small", num_small, f"1 to {len(right) - 1}")
     corrected, held_from = cases[wrong], num_corrected
@@ -172,18 +188,28 @@ def split_cases(
         raise InvalidInput("num_unclear", num_unclear, f"0 to {len(spare)}")
     kept = cases[right[:num_small]]
     if not predictable:
-        kept = _relabel(kept, rng.permutation(num_small)[:num_errors], 1 - kept.alice_label)
+        flipped = np.random.default_rng([seed, 1]).permutation(num_small)[:num_errors]
+        kept = _relabel(kept, flipped, 1 - kept.alice_label)
     believed = cases[wrong[held_from : held_from + num_wrong]]
     small = concatenate(kept, _relabel(believed, np.arange(num_wrong), believed.bob_label))
-    unclear = cases[rng.permutation(spare)[:num_unclear]]
-    deceived = rng.permutation(np.flatnonzero(cases.of_kind("deceived")))
+    unclear = cases[np.random.default_rng([seed, 2]).permutation(spare)[:num_unclear]]
+    large = concatenate(small, corrected[:num_corrected], unclear)
+    kept_out: dict[Kind, np.ndarray] = {
+        "right": right[num_small:],
+        # From the end, so that the number of errors does not move them.
+        "wrong": wrong[held_from + num_wrong :][::-1],
+        "deceived": np.random.default_rng([seed, 3]).permutation(
+            np.flatnonzero(cases.of_kind("deceived"))
+        ),
+    }
+    # Corrected cases that were imagined have sources of their own.
+    trained = concatenate(small, unclear, *([] if hypothetical else [corrected[:num_corrected]]))
+    fresh = ~np.isin(cases.source, trained.source).any(axis=1)
     return LabelledSets(
         small=small,
-        large=concatenate(small, corrected[:num_corrected], unclear),
+        large=large,
         held_out={
-            "right": cases[right[num_small : num_small + num_held_out]],
-            "wrong": cases[wrong[held_from + num_wrong :][:num_held_out]],
-            "deceived": cases[deceived[:num_held_out]],
+            kind: cases[chosen[fresh[chosen]][:num_held_out]] for kind, chosen in kept_out.items()
         },
     )
 
@@ -214,13 +240,12 @@ class Comparisons:
         return len(self.question)
 
 
-def compare_answers(
-    cases: Cases, beta: float, threshold: float, seed: int, num_judges: int = 8
-) -> Comparisons:
+def compare_answers(cases: Cases, beta: float, threshold: float, seed: int) -> Comparisons:
     """Judge each question's pair of answers, and keep the comparisons that are confident.
 
     The judge is Boltzmann-rational about the complex process's opinion: it prefers "yes" with
-    probability sigmoid(beta u), where u is the log odds of yes among the ensemble's judges.
+    probability sigmoid(beta u), where u is the log odds of yes among the ensemble's judges, with
+    half a vote added to either answer.
 
     Parameters
     ----------
@@ -231,15 +256,13 @@ def compare_answers(
         Confidence, in [0.5, 1): a comparison is kept where the likelier choice has at least this
         probability.
     seed : int
-    num_judges : int
-        Size of the ensemble, which bounds its log odds (half a vote is added to either answer).
     """
-    if not beta >= 0:
-        raise InvalidInput("beta", beta, "a number >= 0")
+    if not 0 <= beta < np.inf:
+        raise InvalidInput("beta", beta, "a finite number >= 0")
     if not 0.5 <= threshold < 1:
         raise InvalidInput("threshold", threshold, "a probability from 0.5, below 1")
-    votes = cases.judgement * num_judges
-    preference = 1 / (1 + ((num_judges - votes + 0.5) / (votes + 0.5)) ** beta)
+    votes = cases.judgement * cases.num_judges
+    preference = 1 / (1 + ((cases.num_judges - votes + 0.5) / (votes + 0.5)) ** beta)
     confident = np.flatnonzero(np.maximum(preference, 1 - preference) >= threshold)
     draws = np.random.default_rng(seed).uniform(size=len(cases))
     return Comparisons(confident, (draws < preference)[confident].astype(int))

@@ -14,7 +14,6 @@ from inference.functionals import judged
 from inference.progress import Monitor
 from inference.run import Result, Run
 from inference.saved import posterior_mean_cost
-from inference.sensitivity import prior_scores
 
 _NUM_PRIOR_DRAWS, _NUM_TRIAL_DRAWS, _PRIOR_CAP = 500, 4, 2000
 # Beyond this, hundreds of parameter vectors are too much for what runs beside the draws.
@@ -40,7 +39,7 @@ def run_sampler(
     notes = [*draws.notes, *missing, *note, how]
     tree = build_tree(
         model,
-        draws.values | prior_scores(model, draws.values),
+        draws.values,
         prior=prior,
         posterior_answers=answered,
         checks=checks,

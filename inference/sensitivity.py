@@ -1,60 +1,75 @@
 """How posterior means and the log evidence change with lambda and the scales, without Z.
 
 For a parameter eta of the prior, the posterior's score is that of the unnormalised density less its
-mean under q(. | theta_1), and a draw w of q stands in for that mean without bias, because given
-theta_1 it is independent of everything else:
+mean under q(. | theta_1), the law of negative samples w:
 
     d log p(theta_1, theta_2 | data) / d eta
-        = d log f(theta_2 | theta_1) / d eta - d log f(w | theta_1) / d eta
+        = d log f(theta_2 | theta_1) / d eta - E_q[d log f(w | theta_1) / d eta]
           + d log p1(theta_1) / d eta - constant.
 
 So the covariance of any functional with the right-hand side is the derivative of its posterior
 mean, and the mean of the right-hand side without its constant is that of the log evidence. For
-lambda the score is C(w) - C(theta_2).
+lambda the score is E_q[C(w)] - C(theta_2).
 """
 
+from collections.abc import Callable
+
 import arviz as az
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
 from generative import TwoStageModel
 from generative.stages import GaussianStage, Stage
+from inference.normalizer.annealing import anneal
 
 
 def prior_scores(
-    model: TwoStageModel, draws: dict[str, np.ndarray]
+    model: TwoStageModel,
+    theta_1: Float[np.ndarray, "chain draw d"],
+    theta_2: Float[np.ndarray, "chain draw d"],
+    key: jax.Array,
+    num_particles: int = 64,
 ) -> dict[str, Float[np.ndarray, "chain draw"]]:
     """Scores of the logarithms of lambda and of a factor on all scales of a stage, nats.
 
     Parameters
     ----------
     model : TwoStageModel
-    draws : dict
-        `theta_1`, `theta_2` and `negative`, a draw of q(. | theta_1), all of shape (chain, draw,
-        d); `disagreement` and `disagreement_negative`, C of theta_2 and of the negative sample.
+    theta_1, theta_2 : arrays, shape (chain, draw, d)
+        Posterior draws; a few hundred do, since every one is given a population of its own.
+    key : PRNG key
+    num_particles : int
+        Draws of q(. | theta_1) by annealing at each theta_1. The negative samples of exchange moves
+        would not do: an accepted one has passed a test that depends on it.
 
     Returns
     -------
     dict
-        `score_strength`, `score_first_scale`, `score_second_scale`; empty where draws have no
-        negative samples beside them.
+        `strength`, `first_scale`, `second_scale`.
     """
-    names = ("theta_1", "theta_2", "negative", "disagreement_negative")
-    if any(name not in draws for name in names):
-        return {}
-    theta_1, theta_2, negative, disagreement_negative = (draws[name] for name in names)
-    if not theta_1.shape == negative.shape == (*disagreement_negative.shape, model.dimension):
-        return {}
-    stage = model.second_stage
+    agreement, second = model.agreement, model.second_stage
+    variance_free = _scale_score_fn(second)
+
+    def means(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        key, a = pair
+        draws = anneal(key, model, a, num_particles).particles
+        costs = jax.vmap(agreement.disagreement)(draws)
+        return costs.mean(), variance_free(draws - a).mean()
+
+    flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
+    keys = jax.random.split(key, len(flat))
+    expected = jax.jit(lambda *x: jax.lax.map(means, x))(keys, flat)
+    cost, shift = (np.asarray(x, np.float64).reshape(theta_1.shape[:2]) for x in expected)
+    own = jax.jit(lambda x: jax.lax.map(agreement.disagreement, x, batch_size=256))
+    disagreement = np.asarray(own(jnp.asarray(theta_2.reshape(-1, model.dimension))))
+    origin = np.asarray(model.space.origin)
     return {
-        "score_strength": model.agreement.strength
-        * (disagreement_negative - draws["disagreement"]),
-        "score_first_scale": _scale_score(
-            model.first_stage, theta_1 - np.asarray(model.space.origin)
-        ),
-        "score_second_scale": _scale_score(stage, theta_2 - theta_1)
-        - _scale_score(stage, negative - theta_1),
+        "strength": agreement.strength * (cost - disagreement.reshape(cost.shape)),
+        "first_scale": np.asarray(_scale_score_fn(model.first_stage)(theta_1 - origin)),
+        "second_scale": np.asarray(variance_free(theta_2 - theta_1)) - shift,
     }
 
 
@@ -93,9 +108,9 @@ def sensitivities(functionals: xr.Dataset, scores: xr.Dataset) -> xr.Dataset:
     )
 
 
-def _scale_score(stage: Stage, shift: np.ndarray) -> np.ndarray:
-    """Derivative of a stage's log density by the logarithm of a factor on all its scales."""
-    free = stage.free
-    scaled = np.abs(shift[..., free]) / np.broadcast_to(stage.scale, free.shape)[free]
-    power = scaled**2 if isinstance(stage, GaussianStage) else scaled
-    return (power - 1).sum(axis=-1)
+def _scale_score_fn(stage: Stage) -> Callable[[jax.Array], jax.Array]:
+    """Return the derivative of a log density by the log of a factor on all scales of its stage."""
+    free = np.flatnonzero(stage.free)
+    scale = np.broadcast_to(stage.scale, stage.free.shape)[free]
+    order = 2 if isinstance(stage, GaussianStage) else 1
+    return lambda shift: ((jnp.abs(shift[..., free]) / scale) ** order - 1).sum(axis=-1)

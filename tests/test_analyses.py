@@ -1,6 +1,7 @@
 """Analyses: which function a head is, and every analysis from configuration to conclusion."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,4 +202,4 @@ def test_command_line(tmp_path, capsys):
 
 def test_dask_addresses_are_checked():
     with pytest.raises(InvalidInput, match="dask"):
-        on_dask("tcp://127.0.0.1:1")([Cell("x", "double_well", DRAW)], None, 0)
+        on_dask("tcp://127.0.0.1:1")([Cell("x", "double_well", DRAW)], Path("unused"), 0)

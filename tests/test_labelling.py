@@ -84,9 +84,18 @@ def test_sets_keep_the_rules(name):
     np.testing.assert_array_equal(sets.large.majority_label, sets.large.alice_label)
     for kind in KINDS:
         assert np.all(sets.held_out[kind].of_kind(kind))
-    seen = {x.tobytes() for x in sets.large.inputs}
+    assert not sets.large.tampered.any()
     for held_out in sets.held_out.values():
-        assert not seen & {x.tobytes() for x in held_out.inputs}
+        assert len(held_out) and not np.isin(held_out.source, sets.large.source).any()
+
+
+def test_cases_of_one_source_are_kept_together():
+    """All beans thrown once: whatever held-out cases share a throw with the large set are gone."""
+    cases = jevons.cases()
+    shared = np.isin(cases.source, split_cases(cases, 300, 0.02, 1, 0).large.source).any(axis=1)
+    assert (shared & cases.of_kind("deceived")).sum() > 50  # there was something to leave out
+    sets = split_cases(cases, 300, 0.02, 10_000, 0)
+    assert len(sets.held_out["deceived"]) <= (cases.of_kind("deceived") & ~shared).sum()
 
 
 @pytest.mark.parametrize("predictable", [True, False])
@@ -99,6 +108,9 @@ def test_wrong_labels(predictable):
     # What is predictable is what the human said.
     agrees = sets.large.majority_label[wrong] == sets.large.bob_label[wrong]
     assert agrees.all() if predictable else not agrees.any()
+    clean = split_cases(cases, 20, 0.25, 15, 0)
+    questions = sets.held_out["wrong"].inputs
+    np.testing.assert_array_equal(questions, clean.held_out["wrong"].inputs)
     unclear = split_cases(cases, 20, 0.25, 15, 0, num_unclear=6).large
     assert (unclear.label == UNCLEAR).sum() == 6
 
@@ -115,7 +127,7 @@ def test_comparisons_are_confident_and_boltzmann(seed):
     cases = jevons.cases()
     compared = compare_answers(cases, beta=2.0, threshold=0.9, seed=seed)
     judged = cases.judgement[compared.question]
-    odds = (8 * judged + 0.5) / (8 * (1 - judged) + 0.5)
+    odds = (9 * judged + 0.5) / (9 * (1 - judged) + 0.5)
     preference = odds**2 / (1 + odds**2)
     assert np.all(np.maximum(preference, 1 - preference) >= 0.9)
     # The choices are draws with these probabilities.
@@ -173,11 +185,18 @@ def test_intended_head_may_be_fixed():
     ("options", "message"),
     [
         ({"num_small": 0}, "num_small"),
+        ({"num_small": 6.5}, "num_small"),
+        ({"num_held_out": 0}, "num_held_out"),
+        ({"hidden": "many"}, "hidden"),
+        ({"seed": -1}, "seed"),
+        ({"predictable_errors": "False"}, "predictable_errors"),
+        ({"corrected_fraction": float("nan")}, "corrected_fraction"),
         ({"corrected_fraction": 50.0}, "corrected_fraction"),
         ({"num_errors": 1000}, "num_errors"),
         ({"num_unclear": -1}, "num_unclear"),
         ({"evidence": "rumour"}, "evidence"),
         ({"evidence": "comparisons", "beta": -1.0}, "beta"),
+        ({"evidence": "both", "beta": float("inf")}, "beta"),
         ({"evidence": "comparisons", "confidence": 1.0}, "threshold"),
         ({"first_head": "third"}, "first_head"),
         ({"stage": "cauchy"}, "stage"),

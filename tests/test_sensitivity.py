@@ -1,18 +1,24 @@
 """Derivatives by lambda and the scales, from negative samples, against differences of the truth."""
 
+from typing import NamedTuple
+
 import jax
 import numpy as np
 import pytest
 import xarray as xr
 
-from generative import GaussianStage, problems
+from generative import problems
 from generative.problems.linear_gaussian import _truth
-from inference import HMC
+from inference import HMC, sensitivity
 from inference.sensitivity import prior_scores, sensitivities
 from tests.statistical import z_limit
 
 D, STRENGTH = 3, 4.0
 STEP = 1e-3
+
+
+class Population(NamedTuple):
+    particles: jax.Array
 
 
 def truth(factor, name):
@@ -41,27 +47,35 @@ def test_the_truth_is_that_of_the_problem():
     np.testing.assert_allclose(truth(1.0, "strength").log_evidence, known.log_evidence, rtol=1e-12)
 
 
+def thinned(model, backend, seed, every):
+    values = backend.draw(model, jax.random.key(seed)).values
+    return [values[name][:, ::every] for name in ("theta_1", "theta_2")]
+
+
+def derivatives(model, thetas, functional, seed):
+    scores = prior_scores(model, *thetas, jax.random.key(seed + 1))
+    dims = ("chain", "draw")
+    data = xr.Dataset({n: (dims, x) for n, x in scores.items()})
+    return sensitivities(xr.Dataset({"x": (dims, functional)}), data)
+
+
 @pytest.mark.parametrize("wrong", [False, True])
-def test_derivatives_without_z(seed, wrong):
+def test_derivatives_without_z(seed, wrong, monkeypatch):
     """Leaving out what negative samples stand for must show in some derivative."""
     model = problems.get(
         "linear_gaussian", d=D, agreement_strength=STRENGTH, closed_form=False
     ).model
-    values = (
-        HMC(num_draws=2500, max_doublings=1, evidence_particles=0)
-        .draw(model, jax.random.key(seed))
-        .values
-    )
+    backend = HMC(num_draws=2500, max_doublings=1, evidence_particles=0)
+    thetas = thinned(model, backend, seed, 5)
     if wrong:
-        values["disagreement_negative"] = np.zeros_like(values["disagreement"])
-        values["negative"] = values["theta_1"]
-    scores = prior_scores(model, values)
-    dims = ("chain", "draw")
-    data = xr.Dataset({n.removeprefix("score_"): (dims, x) for n, x in scores.items()})
-    functional = values["theta_2"][..., 0]
-    found = sensitivities(xr.Dataset({"x": (dims, functional)}), data)
+        unconditioned = lambda key, model, a, n: Population(  # noqa: E731
+            model.second_stage.around(a).sample(key, (n,))
+        )
+        monkeypatch.setattr(sensitivity, "anneal", unconditioned)
+    functional = thetas[1][..., 0]
+    found = derivatives(model, thetas, functional, seed)
     worst = 0.0
-    for name in data:
+    for name in found["hyperparameter"].values:
         evidence, mean = exact(str(name))
         of = found.sel(hyperparameter=name)
         error = float(of["log_evidence_se"]) / np.log(2)
@@ -73,6 +87,16 @@ def test_derivatives_without_z(seed, wrong):
     assert (worst < z_limit(6)) == (not wrong), worst
 
 
-def test_no_scores_without_negative_samples():
-    model = problems.get("linear_gaussian", d=2).model.replace(second_stage=GaussianStage(0.5))
-    assert prior_scores(model, {"theta_1": np.zeros((2, 3, 2))}) == {}
+def test_score_of_lambda_in_a_double_well(seed):
+    """Where exchange moves accept by w, E_q[C] must still be that of quadrature."""
+    model = problems.get("double_well").model
+    backend = HMC(kernel="exchange", negative="rejection", num_draws=1500, evidence_particles=0)
+    theta_1, theta_2 = thinned(model, backend, seed, 5)
+    found = prior_scores(model, theta_1, theta_2, jax.random.key(seed + 1))["strength"]
+    t = np.linspace(-8, 8, 4001)
+    cost = (t**2 - 1) ** 2 / 4
+    weight = np.exp(-0.5 * (t - theta_1) ** 2 - 3 * cost)
+    own = (theta_2[..., 0] ** 2 - 1) ** 2 / 4
+    exact_score = 3 * ((weight * cost).sum(-1) / weight.sum(-1) - own)
+    error = found - exact_score
+    assert abs(error.mean()) < z_limit() * error.std() / np.sqrt(error.size) < 0.03

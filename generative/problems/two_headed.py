@@ -1,8 +1,8 @@
 """Problems with a two-headed network: what the worlds have in common."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,9 +33,10 @@ class TwoHeaded:
     num_held_out : int
         Held-out cases of each kind, at most.
     num_errors : int
-        Wrong labels that both processes believe in.
+        Wrong labels.
     predictable_errors : bool
-        Whether they are the human's own errors, which a model of the human predicts, or random.
+        Whether they are the human's own errors in additional cases, unnoticed by the complex
+        process and predicted by a model of the human; or labels flipped at random.
     num_unclear : int
         Additional cases in the large set that judges are divided about.
     evidence : {"labels", "comparisons", "both"}
@@ -80,6 +81,10 @@ class TwoHeaded:
     second_scale: float = 2.0
     strength_per_question: float = 10.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), field.type)
 
     def build(self) -> Problem:
         """Build the problem.
@@ -127,7 +132,7 @@ class TwoHeaded:
             small.shape[1], self.scene, self.human, self.hidden
         )
         answers, inputs = self._data(sets)
-        order = slice(None) if self._choice("first_head") == "intended" else slice(None, None, -1)
+        order = slice(None) if self.first_head == "intended" else slice(None, None, -1)
 
         def observation(theta: networks.TwoHeadedNetwork, inputs: tuple[Array, Array]) -> None:
             questions, rationality = inputs
@@ -155,7 +160,7 @@ class TwoHeaded:
         large = sets.large
         answers, rationality = large.majority_label, np.ones(len(large))
         used = np.arange(len(large))
-        if self._choice("evidence") != "labels":
+        if self.evidence != "labels":
             compared = compare_answers(large, self.beta, self.confidence, self.seed)
             is_labelled = (used < len(sets.small)) & (self.evidence == "both")
             answers = answers.copy()
@@ -169,16 +174,25 @@ class TwoHeaded:
 
     def _stages(self, network: networks.TwoHeadedNetwork) -> tuple[Stage, Stage]:
         scales = networks.stage_scales(network, self.first_scale, self.second_scale, self.setting)
-        if self._choice("stage") == "gaussian":
+        if self.stage == "gaussian":
             return GaussianStage(scales[0]), GaussianStage(scales[1])
         # Equal variance: a Laplace scale is its standard deviation over sqrt(2).
         first, second = (LaplaceStage(networks.rescale(s, 0.5**0.5)) for s in scales)
         return first, second
 
-    def _choice(self, name: str) -> str:
-        """Return an option that must be one of those its annotation names."""
-        value = getattr(self, name)
-        allowed = TwoHeaded.__annotations__[name].__args__
-        if value not in allowed:
-            raise InvalidInput(name, repr(value), " or ".join(allowed))
-        return value
+
+def _check(name: str, value: Any, kind: Any) -> None:
+    """Refuse an option of another type than its annotation says, or a number that is not finite."""
+    choices = get_args(kind)
+    if choices:
+        valid, allowed = value in choices, " or ".join(choices)
+    elif kind is float:
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        valid, allowed = is_number and bool(np.isfinite(value)), "a finite number"
+    elif kind is bool:
+        valid, allowed = isinstance(value, bool), "True or False"
+    else:
+        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        valid, allowed = is_integer and value >= 0, "an integer >= 0"
+    if not valid:
+        raise InvalidInput(name, repr(value), allowed)

@@ -60,7 +60,8 @@ def cases(seed: int = 0) -> Cases:
     """
     images, classes = load()
     truth = (classes == 3).astype(int)
-    other = np.random.default_rng(seed).permutation(len(images))
+    own = np.arange(len(images))
+    other = np.random.default_rng(seed).permutation(own)
     forged = np.where(np.arange(8) < _GENUINE_COLUMNS, images, images[other])
     everything = np.concatenate([images, forged])
     answer = np.concatenate([truth, truth])
@@ -72,10 +73,12 @@ def cases(seed: int = 0) -> Cases:
         alice_label=answer,
         bob_label=(human > 0.5).astype(int),
         judgement=np.mean(votes, axis=0),
+        num_judges=np.full(len(answer), len(_JUDGES)),
         difficulty=np.where(answer == 1, 1 - human, human),
+        source=np.stack([np.tile(own, 2), np.concatenate([own, other])], axis=1),
+        tampered=np.repeat([False, True], len(images)),
     )
-    is_forged = np.arange(len(everything)) >= len(images)
-    return found[~is_forged | found.of_kind("deceived")]
+    return found[~found.tampered | found.of_kind("deceived")]
 
 
 def pictures(inputs: Float[np.ndarray, "n 64"]) -> Float[np.ndarray, "n 8 8"]:

@@ -74,7 +74,8 @@ def cases(seed: int = 0, false_bottom: bool = True) -> Cases:
         are of the visible beans then, the true answer counts all, and so do the scales.
     """
     rng = np.random.default_rng(seed)
-    actual, guess = throws()
+    # Two thresholds for every throw, or there would be few cases of which judges correct him.
+    actual, guess = (np.tile(x, 2) for x in throws())
     found = _ask(rng, actual, guess, np.zeros_like(actual))
     if not false_bottom:
         return found
@@ -94,7 +95,10 @@ def _ask(rng: np.random.Generator, visible: np.ndarray, guess: np.ndarray, hidde
         alice_label=truth,
         bob_label=(guess > threshold).astype(int),
         judgement=rng.binomial(_NUM_JUDGES, says_yes) / _NUM_JUDGES,
+        num_judges=np.full(len(truth), _NUM_JUDGES),
         difficulty=np.where(truth == 1, 1 - says_yes, says_yes),
+        source=np.arange(len(truth))[:, None] % sum(sum(x.values()) for x in COUNTS.values()),
+        tampered=hidden > 0,
     )
 
 

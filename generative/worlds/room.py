@@ -48,6 +48,8 @@ class Records(NamedTuple):
         Which frames are not dark.
     door, tags : arrays, shape (frame,)
         Logs: whether somebody came in, and how many chairs there are.
+    tampered : bool array
+        Whether the logs were replayed.
     steps, floor : arrays, shape (frame,)
         The same once more, from steps heard and the load of the floor.
     """
@@ -56,6 +58,7 @@ class Records(NamedTuple):
     lit: Bool[Array, " frame"]
     door: Float[Array, " frame"]
     tags: Float[Array, " frame"]
+    tampered: Bool[Array, ""]
     steps: Float[Array, " frame"]
     floor: Float[Array, " frame"]
 
@@ -100,7 +103,10 @@ def cases(num: int = 3000, seed: int = 0, tampering: Tampering = ORDINARY) -> Ca
         alice_label=found["truth"].astype(int),
         bob_label=found["human"].astype(int),
         judgement=np.asarray(found["judgement"], float),
+        num_judges=np.full(num, _NUM_JUDGES),
         difficulty=np.asarray(found["difficulty"], float),
+        source=np.arange(num)[:, None],
+        tampered=found["tampered"],
     )
 
 
@@ -149,8 +155,15 @@ def record(key: Array, events: Events, tampering: Tampering) -> Records:
     dark = (jnp.arange(NUM_FRAMES) >= first) & (jnp.arange(NUM_FRAMES) < first + length)
     blocked = ~camera_replayed & jax.random.bernoulli(jax.random.fold_in(blocking, 1), _P_BLOCKED)
     lit = ~(blocked & dark)
-    logs = [x * 1.0 for x in (came_in, count, steps, floor)]
-    return Records(seen * lit[:, None, None] * 1.0, lit, *logs)
+    return Records(
+        camera=seen * lit[:, None, None] * 1.0,
+        lit=lit,
+        door=came_in * 1.0,
+        tags=count * 1.0,
+        tampered=logs_replayed,
+        steps=steps * 1.0,
+        floor=floor * 1.0,
+    )
 
 
 def _case(key: Array, tampering: Tampering) -> dict[str, Array]:
@@ -174,6 +187,7 @@ def _case(key: Array, tampering: Tampering) -> dict[str, Array]:
         "human": human,
         "judgement": judges.mean(),
         "difficulty": (humans != truth).mean(),
+        "tampered": records.tampered,
     }
 
 
