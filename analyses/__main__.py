@@ -115,6 +115,7 @@ def _problems() -> int:
 
 
 def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
+    from analyses.cells import provenance
     from analyses.configuration import parse_run
     from analyses.summary import summarize
     from generative.setups import set_up
@@ -140,7 +141,7 @@ def _run(arguments: list[str], parser: argparse.ArgumentParser) -> int:
         directory=options.out,
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
-        provenance={"problem": name, "problem_options": chosen, "setup": options.setup},
+        provenance=provenance(name, chosen, options.setup),
     )
     print(summarize(run))
     if options.out is not None:

@@ -16,7 +16,7 @@ from generative.ledger import (
     FUNCTIONS,
     SOURCE,
     Assumptions,
-    bits_saved,
+    heads_cost,
     margin,
     nine_pairs,
     single_heads,
@@ -67,8 +67,10 @@ class BitLedger(Analysis):
     def draw(self, tree: xr.DataTree, target: Path) -> None:
         """Draw the margin against each assumption."""
         panels = {str(n): tree[n].to_dataset() for n in tree.children if n != "account"}
-        now = asdict(self.assumptions) | {"language": self._language}
-        now["complex_and_simple"] = self._together
+        now = asdict(self.assumptions) | {
+            "language": self.assumptions.language_bits,
+            "complex_and_simple": heads_cost(self.assumptions, "complex", "simple"),
+        }
         margins(panels, now, target)
 
     def conclude(self, tree: xr.DataTree) -> str:
@@ -108,20 +110,10 @@ class BitLedger(Analysis):
             ]
         )
 
-    @property
-    def _language(self) -> int:
-        return bits_saved(replace(self.assumptions, capped=False), "intended", "simple")
-
-    @property
-    def _together(self) -> int:
-        given = self.assumptions.complex_and_simple
-        return max(self.assumptions.complex, self.assumptions.simple) if given is None else given
-
     def _counted(self) -> np.ndarray:
         """Total bits by counting in a discrete model, with the saving left as counted."""
-        number = max(self._language, 1)
-        counted = replace(self.assumptions, language=self._language)
-        return three_functions(counted, number, max(1, number // 10)).count().total
+        number = max(self.assumptions.language_bits, 1)
+        return three_functions(self.assumptions, number, max(1, number // 10)).count().total
 
     def _margins(self) -> dict[str, tuple[np.ndarray, np.ndarray, int | None]]:
         ranges = {

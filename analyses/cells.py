@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
+from analyses.benchmarks.provenance import release
 from generative import InvalidInput, problems
 from generative.setups import Setup, set_up
 from inference import Run, infer
@@ -29,7 +30,7 @@ class Cell:
     options : dict
         Of the problem.
     setup : {"two-stages", "one-stage", "z-omitted"}
-    coordinates : dict
+    case : str
         Where the run stands in the analysis' tree.
     """
 
@@ -38,35 +39,33 @@ class Cell:
     backend: Backend
     options: dict[str, Any] = field(default_factory=dict)
     setup: Setup = "two-stages"
-    coordinates: dict[str, Any] = field(default_factory=dict)
+    case: str = ""
 
-    def make(self, folder: Path, seed: int, progress: bool = False) -> str:
-        """Make the run, or what is missing of it, in its folder; return the folder."""
+    def make(self, folder: Path, seed: int) -> None:
+        """Make the run, or what is missing of it, in its folder."""
         # A worker process has defaults of its own.
         jax.config.update("jax_enable_x64", True)
-        directory = folder / self.name
         infer(
             set_up(problems.get(self.problem, **self.options).model, self.setup),
             self.backend,
             seed=seed,
-            progress=progress,
-            directory=directory,
+            progress=False,
+            directory=folder / self.name,
             resume=True,
-            provenance={
-                "problem": self.problem,
-                "problem_options": self.options,
-                "setup": self.setup,
-            },
+            provenance=provenance(self.problem, self.options, self.setup),
         )
-        return str(directory)
+
+
+def provenance(problem: str, options: dict[str, Any], setup: Setup) -> dict[str, Any]:
+    """Return what a run's configuration says of its model, as `compare` and `report` read it."""
+    return {"problem": problem, "problem_options": options, "setup": setup}
 
 
 def one_by_one(cells: Sequence[Cell], folder: Path, seed: int) -> dict[str, Run]:
     """Make all runs in this process."""
     for cell in tqdm(cells, desc="runs", disable=None):
         cell.make(folder, seed)
-        # Each run compiles programs of its own, and compiled programs pile up.
-        jax.clear_caches()
+        release()
     return _loaded(cells, folder)
 
 

@@ -50,12 +50,11 @@ class Comparisons(WorldAnalysis):
         data = tree.to_dataset()
         first = data.sel(head="first", set="held_out_wrong")
         right = first[["right", "right_se"]].rename({"right": "value", "right_se": "value_se"})
-        change = [
-            f"{other} {difference(right, 'value', other, 'plain labels')[0]:+.3f} ± "
-            f"{difference(right, 'value', other, 'plain labels')[1]:.3f}"
-            for other in data["case"].values
-            if other != "plain labels"
-        ]
+        change = []
+        for other in data["case"].values:
+            if other != "plain labels":
+                value, error = difference(right, "value", other, "plain labels")
+                change.append(f"{other} {value:+.3f} ± {error:.3f}")
         words = (
             f"P(first head intended): {trend(data, list(data['case'].values))}. P(first head right "
             f"where the human errs), against plain labels: {'; '.join(change)}. One yes-or-no "

@@ -14,12 +14,14 @@ from analyses.worlds import WorldAnalysis, difference, trend, verdict
 from generative.setups import Setup
 from inference import MaximumAPosteriori
 
+_TWO, _ONE, _SINGLE = "two stages", "one stage (tied heads)", "single instrumental head"
+
 # A set-up's name to the problem's options and the set-up of the model.
 _SETUPS: dict[str, tuple[dict[str, Any], Setup]] = {
-    "two stages": ({}, "two-stages"),
-    "one stage (tied heads)": ({}, "one-stage"),
+    _TWO: ({}, "two-stages"),
+    _ONE: ({}, "one-stage"),
     "two stages, Z omitted": ({}, "z-omitted"),
-    "single instrumental head": ({"first_head": "instrumental"}, "one-stage"),
+    _SINGLE: ({"first_head": "instrumental"}, "one-stage"),
     "labels for the instrumental head": ({"first_head": "instrumental"}, "two-stages"),
     "two stages, L1": ({"stage": "laplace"}, "two-stages"),
     "two stages, split": ({"setting": "split"}, "two-stages"),
@@ -59,11 +61,10 @@ class HeadPairs(WorldAnalysis):
     def conclude(self, tree: xr.DataTree) -> str:
         """Return evidences and pairs as tables, and what they say."""
         data = tree.to_dataset()
-        two, one, single = list(_SETUPS)[0], list(_SETUPS)[1], list(_SETUPS)[3]
         evidence = [
             f"Evidence of two stages beside {other}: "
-            f"{verdict(*difference(data, 'log_evidence', two, case))}."
-            for other, case in (("one", one), ("a single instrumental head", single))
+            f"{verdict(*difference(data, 'log_evidence', _TWO, case))}."
+            for other, case in (("one", _ONE), ("a single instrumental head", _SINGLE))
         ]
         words = f"P(first head intended): {trend(data, list(_SETUPS))}."
         return "\n\n".join([self.tables(data), " ".join([words, *evidence]), self.doubts(data)])

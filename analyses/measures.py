@@ -46,20 +46,18 @@ def measure(run: Run) -> xr.Dataset:
 
 
 def gather(cells: Sequence[Cell], runs: Mapping[str, Run]) -> xr.Dataset:
-    """Measure all runs, and lay them out along the cells' coordinates.
+    """Measure all runs.
 
     Returns
     -------
     Dataset
-        With a dim per coordinate; NaN where there is no cell.
+        With a dim `case`.
     """
-    names = list(cells[0].coordinates)
-    parts = []
-    for cell in cells:
-        part = measure(runs[cell.name])
-        part["run"] = cell.name
-        parts.append(part.expand_dims({n: [cell.coordinates[n]] for n in names}))
-    return xr.combine_by_coords(parts) if len(names) > 1 else xr.concat(parts, names[0])
+    parts = [
+        measure(runs[cell.name]).assign(run=cell.name).expand_dims(case=[cell.case])
+        for cell in cells
+    ]
+    return xr.concat(parts, "case")
 
 
 def with_error(value: xr.DataArray, error: xr.DataArray, digits: int = 2) -> str:

@@ -72,7 +72,7 @@ class WorldAnalysis(Analysis):
         """Return a run with some options of the problem changed."""
         folder = "".join(c if c.isalnum() else "-" for c in case).replace("--", "-").strip("-")
         chosen = dict(self.options) | dict(options or {})
-        return Cell(folder, self.world, backend or self.populations, chosen, setup, {"case": case})
+        return Cell(folder, self.world, backend or self.populations, chosen, setup, case)
 
     def size(self, default: int) -> int:
         """Size of the small set, where the options say nothing else."""

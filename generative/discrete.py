@@ -7,7 +7,6 @@ have priors 2^-bits; world models, heads and humans are lookup tables.
 
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,7 @@ import numpyro.distributions as dist
 from jaxtyping import Float, Int
 
 from generative.errors import InvalidInput
-from generative.setups import Setup
+from generative.setups import Setup, check_setup
 
 _MOST_ENUMERATED = 2_000_000
 
@@ -123,7 +122,7 @@ class DiscreteTwoStage:
 
     def count(self, setup: Setup = "two-stages") -> Counts:
         """Sum over humans state by state: what states are independent in, they multiply in."""
-        _check_setup(setup)
+        check_setup(setup)
         shape = (len(self.worlds), *self.pair_bits.shape)
         log2_data, log2_z = np.zeros(shape), np.zeros(shape)
         for w, f, g in np.ndindex(shape):
@@ -142,7 +141,7 @@ class DiscreteTwoStage:
         InvalidInput
             If there are too many.
         """
-        _check_setup(setup)
+        check_setup(setup)
         num_states, num_answers = self.human_bits.shape
         if num_answers**num_states > _MOST_ENUMERATED:
             found = f"{num_answers}^{num_states} humans"
@@ -190,12 +189,15 @@ class DiscreteTwoStage:
         human = numpyro.sample("human", dist.Categorical(logits=speech).to_event(1))
         here = states[self.large]
         answers = first[here, human[here]]
-        # A head that errs gives any other answer alike.
-        others = self.error_rate / max(self.human_bits.shape[1] - 1, 1)
         right = jnp.arange(self.human_bits.shape[1]) == answers[:, None]
-        labels = jnp.where(right, 1 - self.error_rate, others)
+        labels = jnp.where(right, 1 - self.error_rate, self._other_rate)
         numpyro.sample("labels", dist.Categorical(probs=labels).to_event(1))
         numpyro.sample("said", dist.Delta(human[states[self.heard]], event_dim=1))
+
+    @property
+    def _other_rate(self) -> float:
+        """Probability of each label that is not the first head's answer: all are alike."""
+        return self.error_rate / max(self.human_bits.shape[1] - 1, 1)
 
     def _allowed(self, w: int, f: int, g: int) -> np.ndarray:
         """What the human may say in each state for the heads to agree, shape (s, a)."""
@@ -209,7 +211,7 @@ class DiscreteTwoStage:
         fits = np.zeros(self.human_bits.shape)
         with np.errstate(divide="ignore"):
             right = np.log2(1 - self.error_rate)
-            wrong = np.log2(self.error_rate / max(self.human_bits.shape[1] - 1, 1))
+            wrong = np.log2(self._other_rate)
         for state, label in zip(self.worlds[w, self.large], self.labels, strict=True):
             fits[state] += np.where(self.heads[f, state] == label, right, wrong)
         for state, said in zip(self.worlds[w, self.heard], self.said, strict=True):
@@ -217,10 +219,9 @@ class DiscreteTwoStage:
         return fits
 
     def _likelihood(self, w: int, human: tuple[int, ...], answers: list[int]) -> float:
-        others = self.error_rate / max(self.human_bits.shape[1] - 1, 1)
         value = 1.0
         for i, label in zip(self.large, self.labels, strict=True):
-            value *= 1 - self.error_rate if answers[i] == label else others
+            value *= 1 - self.error_rate if answers[i] == label else self._other_rate
         for i, said in zip(self.heard, self.said, strict=True):
             value *= human[self.worlds[w, i]] == said
         return value
@@ -231,11 +232,6 @@ class DiscreteTwoStage:
             given = log2_data - log2_z if setup == "two-stages" else log2_data
         given = np.where(np.isneginf(log2_data), -np.inf, given)
         return Counts(prior + given, -log2_z)
-
-
-def _check_setup(setup: str) -> None:
-    if setup not in get_args(Setup):
-        raise InvalidInput("setup", repr(setup), ", ".join(get_args(Setup)))
 
 
 def _sum_states(log2_terms: np.ndarray) -> float:

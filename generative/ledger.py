@@ -58,6 +58,11 @@ class Assumptions:
             if isinstance(value, int) and not isinstance(value, bool) and value < 0:
                 raise InvalidInput(field.name, value, "a number of bits >= 0")
 
+    @property
+    def language_bits(self) -> int:
+        """`language`, with its default resolved."""
+        return self.intended if self.language is None else self.language
+
 
 # The assumptions of the source's own example.
 SOURCE = Assumptions()
@@ -101,7 +106,7 @@ def bits_saved(assumptions: Assumptions, first: Function, second: Function) -> i
         return 0  # whatever humans say, they agree
     if "intended" not in (first, second):
         return assumptions.complex_agrees
-    language = assumptions.intended if assumptions.language is None else assumptions.language
+    language = assumptions.language_bits
     return min(language, assumptions.intended) if assumptions.capped else language
 
 

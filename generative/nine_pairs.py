@@ -40,8 +40,7 @@ def three_functions(
     ordinary = states < num_ordinary
     corrected = ~ordinary & (states < num_ordinary + num_corrected)
     human = np.where(ordinary, truth, 1 - truth)
-    language = assumptions.intended if assumptions.language is None else assumptions.language
-    human_bits = _speech(language / num_ordinary, ordinary, truth)
+    human_bits = _speech(assumptions.language_bits / num_ordinary, ordinary, truth)
     spoken = float(human_bits[states, human].sum())
     if spoken > assumptions.world:
         raise InvalidInput("world", assumptions.world, f"at least the human's {spoken:.6g} bits")

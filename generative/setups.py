@@ -10,6 +10,17 @@ from generative.model import TwoStageModel
 Setup = Literal["two-stages", "one-stage", "z-omitted"]
 
 
+def check_setup(setup: str) -> None:
+    """Refuse an unknown set-up.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if setup not in get_args(Setup):
+        raise InvalidInput("setup", repr(setup), ", ".join(get_args(Setup)))
+
+
 def set_up(model: TwoStageModel, setup: Setup) -> TwoStageModel:
     """Return a model of the same data under another set-up.
 
@@ -27,8 +38,7 @@ def set_up(model: TwoStageModel, setup: Setup) -> TwoStageModel:
     InvalidInput
         If the set-up is unknown.
     """
-    if setup not in get_args(Setup):
-        raise InvalidInput("setup", repr(setup), ", ".join(get_args(Setup)))
+    check_setup(setup)
     if setup == "two-stages":
         return model
     if setup == "one-stage":

@@ -51,13 +51,13 @@ def prior_scores(
         `strength`, `first_scale`, `second_scale`.
     """
     agreement, second = model.agreement, model.second_stage
-    variance_free = _scale_score_fn(second)
+    score_of_scale = _scale_score_fn(second)
 
     def means(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         key, a = pair
         draws = anneal(key, model, a, num_particles).particles
         costs = jax.vmap(agreement.disagreement)(draws)
-        return costs.mean(), variance_free(draws - a).mean()
+        return costs.mean(), score_of_scale(draws - a).mean()
 
     flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
     keys = jax.random.split(key, len(flat))
@@ -69,7 +69,7 @@ def prior_scores(
     return {
         "strength": agreement.strength * (cost - disagreement.reshape(cost.shape)),
         "first_scale": np.asarray(_scale_score_fn(model.first_stage)(theta_1 - origin)),
-        "second_scale": np.asarray(variance_free(theta_2 - theta_1)) - shift,
+        "second_scale": np.asarray(score_of_scale(theta_2 - theta_1)) - shift,
     }
 
 

@@ -175,7 +175,7 @@ def test_inputs_must_match_the_answers():
     problem = problems.get("digits", num_small=4, scene=2, human=1, hidden=1)
     inputs = problem.model.observation.inputs
     with pytest.raises(InvalidInput, match="inputs|answers"):
-        problem.model.replace(inputs=inputs[:2])
+        problem.model.replace(inputs=jax.tree.map(lambda x: x[:2], inputs))
     with pytest.raises(InvalidInput, match="batch_size"):
         infer(problem.model, SGLD(batch_size=500), progress=False)
 
