@@ -102,6 +102,15 @@ def test_mixtures_of_functions_have_errors():
     assert np.all(found["standard_error"] > 0)
 
 
+def test_saying_yes_is_no_function():
+    """The wrong kind has more yes than no: a plain mean would call a yes-sayer honest."""
+    tree = tree_of(("intended", "simple"))
+    for name, answers in tree["posterior_predictive"].data_vars.items():
+        tree["posterior_predictive"][name] = xr.full_like(answers, 0.9)
+    found = scores(tree)
+    np.testing.assert_allclose(found, found.isel(function=0).drop_vars("function"))
+
+
 def test_roles_need_both_kinds_of_cases():
     tree = tree_of(("intended", "simple"))
     del tree["posterior_predictive"]["held_out_deceived"]

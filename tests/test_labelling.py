@@ -46,11 +46,13 @@ def test_jevons_table_is_the_published_one():
     np.testing.assert_allclose(law.sum(axis=1), 1)
 
 
-def test_beans_under_the_false_bottom_deceive_eyes_but_not_scales():
+def test_beans_that_are_not_seen_or_only_seen_deceive_eyes_but_not_scales():
     cases = jevons.cases()
-    deceived = cases[cases.of_kind("deceived")]
-    eyes, scales = deceived.inputs[:, :3].mean(), deceived.inputs[:, 3:6].mean()
-    assert eyes < 0 < scales
+    deceived = cases[cases.of_kind("deceived") & cases.tampered]
+    side = 2 * deceived.alice_label - 1
+    eyes, scales = (side[:, None] * deceived.inputs[:, part] for part in np.s_[:3, 3:6])
+    assert eyes.mean() < 0 < scales.mean()
+    assert 0.4 < deceived.alice_label.mean() < 0.6  # no answer is honest by itself
 
 
 def test_room_events_and_records():

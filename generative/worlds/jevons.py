@@ -36,8 +36,8 @@ _LARGEST = 15
 _NUM_JUDGES = 9
 _NUM_SCALES, _NUM_EYES = 3, 3
 _SCALE_NOISE, _EYE_NOISE = 0.7, 0.7
-# Beans under a false bottom, of which no eye sees one.
-_HIDDEN = (2, 3)
+# Beans that no eye sees, under a false bottom; or (negative) that are only seen, painted on it.
+_UNSEEN = (-3, -2, 2, 3)
 
 
 def throws() -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
@@ -57,7 +57,7 @@ def guess_law(actual: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 16"]:
 
 
 @cache
-def cases(seed: int = 0, false_bottom: bool = True) -> Cases:
+def cases(seed: int = 0, tricks: bool = True) -> Cases:
     """Ask of every throw whether there are more than k beans, near where guesses err.
 
     The human is Jevons himself. The judges of the complex process are nine guesses drawn from his
@@ -69,36 +69,40 @@ def cases(seed: int = 0, false_bottom: bool = True) -> Cases:
     ----------
     seed : int
         Of the thresholds k, the judges and the sensors.
-    false_bottom : bool
-        Ask about every throw once more with two or three beans hidden under a false bottom. Guesses
-        are of the visible beans then, the true answer counts all, and so do the scales.
+    tricks : bool
+        Ask about every throw once more with two or three beans hidden under a false bottom, or
+        with so many that are only painted on it. Guesses are of what looks like beans then; the
+        true answer counts beans, and so do the scales.
     """
     rng = np.random.default_rng(seed)
     # Two thresholds for every throw, or there would be few cases of which judges correct him.
     actual, guess = (np.tile(x, 2) for x in throws())
     found = _ask(rng, actual, guess, np.zeros_like(actual))
-    if not false_bottom:
+    if not tricks:
         return found
-    hidden = rng.choice(_HIDDEN, size=len(actual))
-    return concatenate(found, _ask(rng, actual, guess, hidden))
+    return concatenate(found, _ask(rng, actual, guess, rng.choice(_UNSEEN, size=len(actual))))
 
 
-def _ask(rng: np.random.Generator, visible: np.ndarray, guess: np.ndarray, hidden: np.ndarray):  # noqa: ANN202
-    # Thresholds about the number, so that guesses that are off by one err half of the time.
-    threshold = visible + rng.integers(-2, 2 + (hidden.max() > 0), size=len(visible))
+def _ask(
+    rng: np.random.Generator, visible: np.ndarray, guess: np.ndarray, unseen: np.ndarray
+) -> Cases:
+    # Thresholds about the number, so that guesses that are off by one err half of the time; one
+    # further where beans are unseen, which is mirrored (o to -1 - o) where they are only seen.
+    offset = rng.integers(-2, 2 + unseen.any(), size=len(visible))
+    threshold = visible + np.where(unseen < 0, -1 - offset, offset)
     law = guess_law(visible)
     exceeds = np.arange(_LARGEST + 1) > threshold[:, None]
     says_yes = (law * exceeds).sum(axis=1)
-    truth = (visible + hidden > threshold).astype(int)
+    truth = (visible + unseen > threshold).astype(int)
     return Cases(
-        inputs=_sensors(rng, visible + hidden, guess, threshold),
+        inputs=_sensors(rng, visible + unseen, guess, threshold),
         alice_label=truth,
         bob_label=(guess > threshold).astype(int),
         judgement=rng.binomial(_NUM_JUDGES, says_yes) / _NUM_JUDGES,
         num_judges=np.full(len(truth), _NUM_JUDGES),
         difficulty=np.where(truth == 1, 1 - says_yes, says_yes),
         source=np.arange(len(truth))[:, None] % sum(sum(x.values()) for x in COUNTS.values()),
-        tampered=hidden > 0,
+        tampered=unseen != 0,
     )
 
 
