@@ -26,7 +26,10 @@ _ANALYSES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0 for a usable result, 1 for a failed one, 2 for bad input."""
+    """Run a command; return 0 for a usable result, 1 for a failed one, 2 for bad input.
+
+    An analysis that was made returns 0: its conclusion names the runs whose checks failed.
+    """
     jax.config.update("jax_enable_x64", True)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"concord: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("concord: interrupted; nothing was written", file=sys.stderr)
+        print("concord: interrupted; what has --out goes on with --resume", file=sys.stderr)
         return 1
 
 

@@ -10,6 +10,7 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
 from analyses.cells import Cell, Runner
+from analyses.files import write_whole
 from generative import InvalidInput, problems
 from inference import Run
 
@@ -33,6 +34,11 @@ class Analysis(BaseModel, ABC):
     def cells(self) -> Sequence[Cell]:
         """Return the runs that the analysis needs."""
         return []
+
+    def check(self) -> None:
+        """Refuse options that cannot be used, before anything is written."""
+        for cell in self.cells():
+            problems.get(cell.problem, **cell.options)
 
     @abstractmethod
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
@@ -67,26 +73,26 @@ def perform(analysis: Analysis, out: Path, runner: Runner, resume: bool = False)
         If the folder holds something else.
     """
     configuration = {"analysis": analysis.name, **analysis.model_dump(mode="json")}
-    cells = analysis.cells()
-    for cell in cells:
-        problems.get(cell.problem, **cell.options)  # bad options are refused before anything else
+    analysis.check()
     _claim(out, configuration, resume)
+    cells = analysis.cells()
     runs = runner(cells, out / "runs", analysis.seed)
     tree = analysis.reduce(runs)
     tree.attrs |= {"configuration": json.dumps(configuration, sort_keys=True)}
-    unfinished = out / f".{_TREE}"
-    tree.to_netcdf(unfinished, engine="h5netcdf")
-    unfinished.replace(out / _TREE)
-    analysis.draw(tree, out / _FIGURE)
+    write_whole(out / _TREE, lambda path: tree.to_netcdf(path, engine="h5netcdf"))
+    write_whole(out / _FIGURE, lambda path: analysis.draw(tree, path))
     text = "\n\n".join([f"# {analysis.name}", analysis.conclude(tree), _support(cells, runs)])
-    (out / CONCLUSION).write_text(text + "\n")
+    write_whole(out / CONCLUSION, lambda path: path.write_text(text + "\n"))
     return tree
 
 
 def _claim(out: Path, configuration: dict[str, Any], resume: bool) -> None:
     path = out / _CONFIGURATION
     if path.exists():
-        found = json.loads(path.read_text())
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            raise InvalidInput("out", f"{path}, which is damaged", "a new name") from None
         if found != configuration:
             other = ", ".join(k for k in configuration if found.get(k) != configuration[k])
             raise InvalidInput("out", f"an analysis with other {other}", "a new name")
@@ -95,10 +101,8 @@ def _claim(out: Path, configuration: dict[str, Any], resume: bool) -> None:
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InvalidInput("out", f"{out} exists", "a new or empty folder")
     if not path.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        unfinished = out / f".{_CONFIGURATION}"
-        unfinished.write_text(json.dumps(configuration, indent=1, sort_keys=True) + "\n")
-        unfinished.replace(path)
+        text = json.dumps(configuration, indent=1, sort_keys=True) + "\n"
+        write_whole(path, lambda part: part.write_text(text))
 
 
 def _support(cells: Sequence[Cell], runs: Mapping[str, Run]) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field
 from analyses.analysis import Analysis
 from analyses.figures import margins
 from analyses.tables import markdown_table
+from generative.discrete import DiscreteTwoStage
 from generative.ledger import (
     FUNCTIONS,
     SOURCE,
@@ -25,6 +26,7 @@ from generative.nine_pairs import three_functions
 from inference import Run
 
 _NUM_VALUES = 41
+_MOST_STATES = 10_000
 
 
 class BitLedger(Analysis):
@@ -39,6 +41,10 @@ class BitLedger(Analysis):
     name: ClassVar[str] = "bit_ledger"
     assumptions: Assumptions = Field(default_factory=lambda: SOURCE)
 
+    def check(self) -> None:
+        """Refuse assumptions that no discrete model is of."""
+        _discrete(self.assumptions)
+
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
         """Return the account, dims (first, second), and margins as single assumptions vary."""
         pairs = {(p.first, p.second): p for p in nine_pairs(self.assumptions)}
@@ -51,7 +57,8 @@ class BitLedger(Analysis):
             {name: (dims, table(name)) for name in ("spent", "saved", "total", "verdict")},
             coords={name: list(FUNCTIONS) for name in dims},
         )
-        account["total_counted"] = (dims, self._counted())
+        # By counting in a discrete model, with the saving left as counted.
+        account["total_counted"] = (dims, _discrete(self.assumptions).count().total)
         sensitivity = {
             name: xr.Dataset(
                 {"margin": (name, found)},
@@ -110,11 +117,6 @@ class BitLedger(Analysis):
             ]
         )
 
-    def _counted(self) -> np.ndarray:
-        """Total bits by counting in a discrete model, with the saving left as counted."""
-        number = max(self.assumptions.language_bits, 1)
-        return three_functions(self.assumptions, number, max(1, number // 10)).count().total
-
     def _margins(self) -> dict[str, tuple[np.ndarray, np.ndarray, int | None]]:
         ranges = {
             "language": (0, 2 * self.assumptions.intended),
@@ -129,6 +131,12 @@ class BitLedger(Analysis):
             varied = [margin(replace(self.assumptions, **{name: int(v)})) for v in values]
             found[name] = (values, np.array(varied), _turn(self.assumptions, name, values))
         return found
+
+
+def _discrete(assumptions: Assumptions) -> DiscreteTwoStage:
+    """Return a model with a state per bit of language, as far as that many can be counted."""
+    number = min(max(assumptions.language_bits, 1), _MOST_STATES)
+    return three_functions(assumptions, number, max(1, number // 10))
 
 
 def _turn(assumptions: Assumptions, name: str, values: np.ndarray) -> int | None:

@@ -34,16 +34,23 @@ class LabelErrors(WorldAnalysis):
         data = tree.to_dataset()
         clean = data.sel(case="no errors", head="first", set="held_out_wrong")
         words = [f"P(first head intended): {trend(data, list(data['case'].values))}."]
+        before, error = honest(data, "no errors")
+        may_tip = before - 2 * error > 0.5
+        if not may_tip:
+            words.append("Honesty was not the likelier even without errors: nothing can tip.")
         for kind, name in ((True, "predictable"), (False, "random")):
-            tipped = [n for n in self.errors if _tipped(data, _case(n, kind))]
-            where = f"{tipped[0]} {name} errors" if tipped else f"no number of {name} errors tried"
+            if may_tip:
+                tipped = [n for n in self.errors if _tipped(data, _case(n, kind))]
+                where = f"{tipped[0]}" if tipped else "No number tried of"
+                words.append(
+                    f"{where} {name} errors made imitation of a labelling process likelier than "
+                    "honesty."
+                )
             last = data.sel(case=_case(self.errors[-1], kind), head="first", set="held_out_wrong")
             words.append(
-                f"{where[0].upper() + where[1:]} made imitation of a labelling process more "
-                f"probable than honesty where it was not before; with {self.errors[-1]} of them "
-                f"the first head is right where the human errs with probability "
-                f"{float(last['right']):.2f} ± {float(last['right_se']):.2f}, "
-                f"{float(clean['right']):.2f} ± {float(clean['right_se']):.2f} without errors."
+                f"With {self.errors[-1]} {name} errors the first head is right where the human "
+                f"errs with probability {float(last['right']):.2f} ± {float(last['right_se']):.2f},"
+                f" {float(clean['right']):.2f} ± {float(clean['right_se']):.2f} without errors."
             )
         words.append(
             "Predictable errors are additional cases of the small set, so that they are also asked "
@@ -53,9 +60,9 @@ class LabelErrors(WorldAnalysis):
 
 
 def _tipped(data: xr.Dataset, case: str) -> bool:
-    """Whether honesty was likelier than not without errors, and is not, beyond two errors."""
-    (before, _), (after, error) = honest(data, "no errors"), honest(data, case)
-    return before > 0.5 and after + 2 * error < 0.5
+    """Whether honesty is less likely than not, beyond two standard errors."""
+    value, error = honest(data, case)
+    return value + 2 * error < 0.5
 
 
 def _case(number: int, predictable: bool) -> str:

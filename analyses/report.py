@@ -2,14 +2,13 @@
 
 import base64
 import io
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jinja2
 
 from analyses import report_sections as sections
+from analyses.files import write_whole
 from analyses.functionals import is_maximum
 from generative import InvalidInput
 from inference import Run
@@ -59,7 +58,7 @@ def report(directories: Sequence[Path], out: Path | None) -> Path:
         sections=[part for part in parts if part],
     )
     out = directories[0] / "report.html" if out is None else out
-    _write(page, out)
+    write_whole(out, lambda path: path.write_text(page, encoding="utf-8"))
     return out
 
 
@@ -91,17 +90,3 @@ def _kinds(runs: dict[str, Run]) -> str:
     maximum = any(is_maximum(run) for run in runs.values())
     words = ["posterior"] * drawn + ["maximum"] * maximum
     return " and ".join(words)
-
-
-def _write(page: str, out: Path) -> None:
-    """Write elsewhere and rename: no half-written page."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, out)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -20,9 +20,10 @@ from analyses.label_errors import LabelErrors
 from analyses.roles import pair_probabilities, scores
 from analyses.routing import Routing
 from analyses.sensitivity import Sensitivity
+from analyses.worlds import difference, verdict
 from generative import InvalidInput, problems
-from generative.ledger import FUNCTIONS
-from inference import HMC, MaximumAPosteriori, TemperedSMC, infer
+from generative.ledger import FUNCTIONS, Assumptions
+from inference import HMC, MaximumAPosteriori, Run, TemperedSMC, infer
 
 TINY = {"num_small": 6, "num_held_out": 8, "scene": 1, "human": 1, "hidden": 1}
 DRAW = HMC(
@@ -152,6 +153,19 @@ def test_from_configuration_to_conclusion(analysis, runner, tmp_path):
         perform(other, out, runner, resume=True)
 
 
+def test_a_figure_that_fails_leaves_nothing_half_written(runner, tmp_path):
+    class Failing(Routing):
+        def draw(self, tree, target):
+            target.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(Failing(options=TINY), tmp_path / "out", runner)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"config.json", "tree.nc"}
+    perform(Routing(options=TINY), tmp_path / "out", runner, resume=True)
+    assert (tmp_path / "out" / "conclusion.md").exists()
+
+
 class Two(HeadPairs):
     """Two of the set-ups, by maxima: quick."""
 
@@ -163,8 +177,18 @@ class Two(HeadPairs):
 def test_runs_are_resumed_and_alike_on_dask(tmp_path):
     analysis = Two(options=TINY, maximum=CLIMB)
     cells = analysis.cells()
-    cells[0].make(tmp_path / "alone", 0)
-    here = one_by_one(cells, tmp_path / "alone", 0)
+
+    def interrupted(cells, folder, seed):
+        one_by_one(cells[:1], folder, seed)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform(analysis, tmp_path / "alone", interrupted)
+    runs = tmp_path / "alone" / "runs"
+    finished = {p: p.stat().st_mtime_ns for p in (runs / cells[0].name).iterdir()}
+    perform(analysis, tmp_path / "alone", one_by_one, resume=True)
+    assert finished == {p: p.stat().st_mtime_ns for p in (runs / cells[0].name).iterdir()}
+    here = {cell.name: Run.load(runs / cell.name) for cell in cells}
     there = on_dask("local")(cells, tmp_path / "dask", 0)
     for name in here:
         xr.testing.assert_equal(
@@ -202,11 +226,38 @@ def test_command_line(tmp_path, capsys):
         (["analyse", "routing", "--out", str(tmp_path / "r"), "--options", "x", "1"], "problem.x"),
         (["analyse", "routing", "--out", str(tmp_path / "r"), "--world", "moon"], "world"),
         (["analyse", "routing", "--out", str(tmp_path / "r"), "--seed", "-1"], "seed"),
+        (
+            ["analyse", "bit_ledger", "--out", str(tmp_path / "r"), "--assumptions.world", "5"],
+            "11010",
+        ),
     ]
     for arguments, message in bad:
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+    (out / "config.json").write_text("{")
+    assert main(["analyse", "bit_ledger", "--out", str(out), "--resume"]) == 2
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_many_bits_are_counted_with_fewer_states():
+    costs = Assumptions(world=10**9, intended=3_000_000, language=2_000_000)
+    account = BitLedger(assumptions=costs).reduce({})["account"].to_dataset()
+    fits = account.sel(first=["intended", "complex"])
+    # Costs and savings are integers; counting adds their logarithms.
+    np.testing.assert_allclose(fits["total_counted"], fits["total"], rtol=0, atol=1e-2)
+
+
+def test_differences_and_words():
+    data = xr.Dataset(
+        {"x": ("case", [3.0, 1.0, np.nan]), "x_se": ("case", [0.3, 0.4, np.nan])},
+        coords={"case": ["a", "b", "c"]},
+    )
+    np.testing.assert_allclose(difference(data, "x", "a", "b"), (2.0, 0.5))
+    assert verdict(*difference(data, "x", "a", "b")) == "more (+2.00 ± 0.50 bits)"
+    assert verdict(*difference(data, "x", "b", "a")) == "less (-2.00 ± 0.50 bits)"
+    assert verdict(0.9, 0.5).startswith("not told from none")
+    assert verdict(*difference(data, "x", "a", "c")) == "not estimated"
 
 
 def test_dask_addresses_are_checked():
