@@ -1,5 +1,5 @@
 # Every target sets up what it needs; `make demo` and `make test` work on a fresh machine.
-.PHONY: venv demo test test-all lint docs clean
+.PHONY: venv demo analyses test test-all lint docs clean
 
 VENV := .venv
 STAMP := $(VENV)/.installed
@@ -25,6 +25,16 @@ demo: venv
 		--map.num-steps 1000 --out $$out/map && \
 	$(BIN)/concord compare $$out/map $$out/first/runs/digits --figure $$out/comparison.png && \
 	$(BIN)/concord report $$out/map $$out/first/runs/digits --out $$out/report.html
+
+# All analyses at full size, and their pages; each goes on where it was interrupted.
+ANALYSES := bit_ledger head_pairs bits_saved label_errors comparisons routing sensitivity
+analyses: venv
+	@for name in $(ANALYSES); do \
+		$(BIN)/concord analyse $$name --dask local --resume --out runs/analyses/$$name && \
+		mkdir -p docs/analyses/$$name && \
+		cp runs/analyses/$$name/conclusion.md runs/analyses/$$name/figure.png docs/analyses/$$name/ \
+		|| exit 1; \
+	done
 
 test: venv
 	$(BIN)/python -m pytest -n 2

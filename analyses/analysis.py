@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from analyses.cells import Cell, Runner
 from analyses.files import write_whole
+from analyses.provenance import heading
 from generative import InvalidInput, problems
 from inference import Run
 
@@ -81,7 +82,8 @@ def perform(analysis: Analysis, out: Path, runner: Runner, resume: bool = False)
     tree.attrs |= {"configuration": json.dumps(configuration, sort_keys=True)}
     write_whole(out / _TREE, lambda path: tree.to_netcdf(path, engine="h5netcdf"))
     write_whole(out / _FIGURE, lambda path: analysis.draw(tree, path))
-    text = "\n\n".join([f"# {analysis.name}", analysis.conclude(tree), _support(cells, runs)])
+    parts = [_heading(analysis), analysis.conclude(tree), _support(cells, runs)]
+    text = "\n\n".join([*parts, f"![{analysis.name}]({_FIGURE})"])
     write_whole(out / CONCLUSION, lambda path: path.write_text(text + "\n"))
     return tree
 
@@ -103,6 +105,12 @@ def _claim(out: Path, configuration: dict[str, Any], resume: bool) -> None:
     if not path.exists():
         text = json.dumps(configuration, indent=1, sort_keys=True) + "\n"
         write_whole(path, lambda part: part.write_text(text))
+
+
+def _heading(analysis: Analysis) -> str:
+    title = heading(analysis.name, f"concord analyse {analysis.name}").strip()
+    changed = analysis.model_dump_json(exclude_defaults=True)
+    return title if changed == "{}" else f"{title} With `{changed}`."
 
 
 def _support(cells: Sequence[Cell], runs: Mapping[str, Run]) -> str:

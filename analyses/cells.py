@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from analyses.benchmarks.provenance import release
+from analyses.provenance import release
 from generative import InvalidInput, problems
 from generative.setups import Setup, set_up
 from inference import Run, infer

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from analyses.benchmarks.provenance import release
+from analyses.provenance import release
 
 jax.config.update("jax_enable_x64", True)
 # The same programs are compiled for many seeds and in two workers: share them.

@@ -10,7 +10,7 @@ import numpy as np
 
 from analyses.benchmarks import evidence_peers as peers
 from analyses.benchmarks.normalizer_peers import Peer
-from analyses.benchmarks.provenance import heading, publish, release
+from analyses.provenance import heading, publish, release
 from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from analyses.benchmarks import normalizer_peers as peers
-from analyses.benchmarks.provenance import heading, publish
+from analyses.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem

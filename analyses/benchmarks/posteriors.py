@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from analyses.benchmarks.provenance import heading, publish
+from analyses.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem

@@ -10,7 +10,7 @@ import numpyro
 from jax.scipy.special import logsumexp
 from numpyro.infer import MCMC, NUTS
 
-from analyses.benchmarks.provenance import heading, publish
+from analyses.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from generative.problems import Truth

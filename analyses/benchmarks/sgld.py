@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import optax
 from jaxtyping import Array, PyTree
 
-from analyses.benchmarks.provenance import heading, publish
+from analyses.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import GaussianStage, TwoStageModel, networks
 from inference.kernels.density import log_joint

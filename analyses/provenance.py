@@ -1,4 +1,4 @@
-"""Where, when and with what a benchmark was made."""
+"""Where, when and with what a page of results was made."""
 
 import datetime
 import importlib.metadata
