@@ -107,7 +107,7 @@ def overview(data: xr.Dataset, dim: str, target: Target) -> None:
     labels = [str(x) for x in data[dim].values]
     rows = np.arange(len(labels))[::-1]
     figure, axes = plt.subplots(
-        1, 3, figsize=(13, 1.2 + 0.42 * len(labels)), sharey=True, width_ratios=[1.2, 1, 1]
+        1, 3, figsize=(13, 1.2 + 0.42 * len(labels)), sharey=True, width_ratios=[1.5, 1, 1]
     )
     _stacked_pairs(axes[0], rows, data)
     for kind, marker in zip(("right", "wrong", "deceived"), "osv", strict=True):
@@ -118,15 +118,15 @@ def overview(data: xr.Dataset, dim: str, target: Target) -> None:
             of["right"], rows, xerr=2 * of["right_se"].fillna(0), fmt=marker, label=label, ms=5
         )
     axes[1].set(xlabel="P(first head right)", xlim=(-0.02, 1.02))
-    evidence = data["log_evidence"].values
-    known = np.isfinite(evidence)
-    axes[2].errorbar(
-        evidence[known], rows[known], xerr=2 * data["log_evidence_se"].values[known], fmt="o", ms=5
-    )
+    evidence, error = data["log_evidence"].values, data["log_evidence_se"].values
+    known = np.isfinite(evidence + error)  # runs that disagree have an infinite error
+    axes[2].errorbar(evidence[known], rows[known], xerr=2 * error[known], fmt="o", ms=5)
     axes[2].set(xlabel="log2 evidence, bits")
     axes[0].set_yticks(rows, labels)
-    for axis in axes[:2]:
-        axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    # Outwards, where there is room, so that they do not meet.
+    for axis, side in zip(axes[:2], ("right", "left"), strict=True):
+        place = (float(side == "right"), 1.0)
+        axis.legend(fontsize=7, loc=f"lower {side}", bbox_to_anchor=place, ncols=3)
     figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
     plt.close(figure)
 

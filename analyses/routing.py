@@ -16,7 +16,7 @@ from analyses.figures import grouped_bars
 from analyses.measures import with_error
 from analyses.tables import markdown_table
 from analyses.worlds import WorldAnalysis
-from generative import TwoStageModel, problems
+from generative import TwoStageModel, networks, problems
 from inference import Run
 
 # What is put back to where stage 1 left it.
@@ -26,7 +26,7 @@ _PARTS = {
     "intended head": "intended",
     "instrumental head": "instrumental",
 }
-_SETTINGS = ("uniform", "intended-fixed", "split")
+_SETTINGS: tuple[networks.Setting, ...] = ("uniform", "intended-fixed", "split")
 
 
 class Routing(WorldAnalysis):
@@ -41,8 +41,8 @@ class Routing(WorldAnalysis):
 
     def cells(self) -> Sequence[Cell]:
         """Return a run per setting, and one stage beside it."""
-        return [self.cell(name, {"setting": name}) for name in _SETTINGS] + [
-            self.cell("uniform, one stage", {"setting": "uniform"}, "one-stage")
+        return [self.cell(name, self.setting(name)) for name in _SETTINGS] + [
+            self.cell("uniform, one stage", self.setting("uniform"), "one-stage")
         ]
 
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:

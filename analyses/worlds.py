@@ -14,7 +14,9 @@ from analyses.cells import Cell
 from analyses.figures import overview
 from analyses.measures import gather, with_error
 from analyses.tables import markdown_table
+from generative import networks
 from generative.ledger import FUNCTIONS
+from generative.problems.two_headed import TwoHeaded
 from generative.setups import Setup
 from inference import Run, TemperedSMC
 from inference.backends.base import Backend
@@ -74,9 +76,18 @@ class WorldAnalysis(Analysis):
         chosen = dict(self.options) | dict(options or {})
         return Cell(folder, self.world, backend or self.populations, chosen, setup, case)
 
-    def size(self, default: int) -> int:
-        """Size of the small set, where the options say nothing else."""
-        return int(self.options.get("num_small", default))
+    def setting(self, name: networks.Setting) -> dict[str, Any]:
+        """Return a setting's options, with the same total scale of nearly every parameter.
+
+        In `split` a parameter moves once: with the scale of stage 1 alone the heads would be
+        shorter than where they move twice, and that would be all that is seen.
+        """
+        if name != "split":
+            return {"setting": name}
+        scales = (
+            self.options.get(n, getattr(TwoHeaded, n)) for n in ("first_scale", "second_scale")
+        )
+        return {"setting": name, "first_scale": float(np.hypot(*scales))}
 
     @staticmethod
     def tables(data: xr.Dataset) -> str:
