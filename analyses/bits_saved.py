@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import xarray as xr
 
 from analyses.cells import Cell
@@ -38,7 +39,7 @@ class BitsSaved(WorldAnalysis):
         """Draw bits saved against the size of the small set, a line per head."""
         data = tree.to_dataset()
         series = {
-            f"{hidden} hidden units": data.sel(case=[_case(s, hidden) for s in self.sizes])
+            _units(hidden): data.sel(case=[_case(s, hidden) for s in self.sizes])
             for hidden in self.hidden
         }
         lines(self.sizes, series, "bits_saved", "size of the small set", "bits saved", target)
@@ -54,17 +55,30 @@ class BitsSaved(WorldAnalysis):
                 f"{value:.1f} ± {e:.1f} at {size}"
                 for value, e, size in zip(bits, error, self.sizes, strict=True)
             )
-            words.append(f"With {hidden} hidden units, bits by size of the small set: {found}.")
+            growth = ""
+            if len(self.sizes) > 1:
+                doublings = np.log2(self.sizes[-1] / self.sizes[-2])
+                per_doubling = (bits[-1] - bits[-2]) / doublings
+                its_error = np.hypot(error[-1], error[-2]) / doublings
+                growth = f"; at the end {per_doubling:.2f} ± {its_error:.2f} per doubling"
+            words.append(f"With {_units(hidden)}, bits by size of the small set: {found}{growth}.")
         if len(self.hidden) > 1:
             costs = [_case(self.sizes[-1], h) for h in (self.hidden[-1], self.hidden[0])]
             change = verdict(*difference(data, "bits_saved", *costs))
             words.append(f"The costlier head's saving at {self.sizes[-1]} questions: {change}.")
         words.append(
-            "lambda grows with the small set, so that every question weighs the same. Evidences of "
+            "lambda grows with the small set, so that every question weighs the same. Were C the "
+            "same function for all sets, bits per doubling of lambda would tend to its learning "
+            "coefficient (half the number of directions that agreement fixes, where it is "
+            "regular). Evidences of "
             "other small sets are of other data. Bits of a continuous network depend on lambda and "
             "the scales; only their differences compare with the costs of a discrete account."
         )
         return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
+
+
+def _units(hidden: int) -> str:
+    return f"{hidden} hidden unit{'' if hidden == 1 else 's'}"
 
 
 def _case(size: int, hidden: int) -> str:

@@ -1,5 +1,6 @@
 """Runs that an analysis needs, made one after another or on a Dask cluster."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,12 @@ def on_dask(address: str, num_workers: int = 2) -> Runner:
     def client() -> Client:
         if address == "local":
             # A client closes the cluster that it started itself, whatever happens.
-            return Client(n_workers=num_workers, threads_per_worker=1, dashboard_address=None)
+            return Client(
+                n_workers=num_workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=logging.ERROR,  # workers that are slow to close are no news
+            )
         try:
             return Client(address, timeout="10s")
         except (OSError, ValueError) as error:
