@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import xarray as xr
 
 from analyses.cells import Cell
-from analyses.worlds import Increasing, WorldAnalysis, honest, trend
+from analyses.worlds import Increasing, WorldAnalysis, share, trend
+from generative.ledger import FUNCTIONS
 
 
 class LabelErrors(WorldAnalysis):
@@ -34,18 +36,15 @@ class LabelErrors(WorldAnalysis):
         data = tree.to_dataset()
         clean = data.sel(case="no errors", head="first", set="held_out_wrong")
         words = [f"P(first head intended): {trend(data, list(data['case'].values))}."]
-        before, error = honest(data, "no errors")
-        may_tip = before - 2 * error > 0.5
-        if not may_tip:
-            words.append("Honesty was not the likelier even without errors: nothing can tip.")
+        before = _likeliest(data, "no errors")
+        words.append(f"Without errors it is likeliest {before}.")
         for kind, name in ((True, "predictable"), (False, "random")):
-            if may_tip:
-                tipped = [n for n in self.errors if _tipped(data, _case(n, kind))]
-                where = f"{tipped[0]}" if tipped else "No number tried of"
-                words.append(
-                    f"{where} {name} errors made imitation of a labelling process likelier than "
-                    "honesty."
-                )
+            tipped = [n for n in self.errors if _tips(data, before, _case(n, kind))]
+            words.append(
+                f"{tipped[0]} {name} errors tip it to {_likeliest(data, _case(tipped[0], kind))}."
+                if tipped
+                else f"No number tried of {name} errors tips it."
+            )
             last = data.sel(case=_case(self.errors[-1], kind), head="first", set="held_out_wrong")
             words.append(
                 f"With {self.errors[-1]} {name} errors the first head is right where the human "
@@ -59,10 +58,16 @@ class LabelErrors(WorldAnalysis):
         return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
 
 
-def _tipped(data: xr.Dataset, case: str) -> bool:
-    """Whether honesty is less likely than not, beyond two standard errors."""
-    value, error = honest(data, case)
-    return value + 2 * error < 0.5
+def _likeliest(data: xr.Dataset, case: str) -> str:
+    return max(FUNCTIONS, key=lambda function: share(data, case, function)[0])
+
+
+def _tips(data: xr.Dataset, before: str, case: str) -> bool:
+    """Whether the first head is likelier another function now, beyond two standard errors."""
+    (new, new_error), (old, old_error) = (
+        share(data, case, function) for function in (_likeliest(data, case), before)
+    )
+    return new - old > 2 * float(np.hypot(new_error, old_error))
 
 
 def _case(number: int, predictable: bool) -> str:

@@ -136,9 +136,9 @@ def pair_table(data: xr.Dataset) -> str:
     return markdown_table(["P(first, second)", *(f"{f}, {g}" for f, g in pairs)], rows)
 
 
-def honest(data: xr.Dataset, case: str) -> tuple[float, float]:
-    """Probability that the first head is nearest to the intended function, and its error."""
-    of = data.sel(case=case, first="intended")
+def share(data: xr.Dataset, case: str, function: str = "intended") -> tuple[float, float]:
+    """Probability that the first head is nearest to a function, and its error."""
+    of = data.sel(case=case, first=function)
     return float(of["pair"].sum()), float(np.sqrt((of["pair_se"] ** 2).sum()))
 
 
@@ -163,6 +163,6 @@ def trend(data: xr.Dataset, cases: Sequence[str]) -> str:
     """Return P(first head intended) of some runs, in order."""
     parts = []
     for case in cases:
-        value, error = honest(data, case)
+        value, error = share(data, case)
         parts.append(f"{case}: {value:.2f} ± {error:.2f}")
     return "; ".join(parts)
