@@ -1,7 +1,7 @@
 """Do confident comparisons of answers serve better than plain labels, where labels are unclear?"""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import xarray as xr
 
@@ -31,6 +31,9 @@ class Comparisons(WorldAnalysis):
     """
 
     name: ClassVar[str] = "comparisons"
+    varied: ClassVar[tuple[str, ...]] = ("evidence", "num_unclear", "beta", "confidence")
+    # Judges of digits are never divided.
+    world: Literal["jevons", "room"] = "jevons"
     num_unclear: int = 20
     beta: float = 2.0
     confidence: float = 0.95

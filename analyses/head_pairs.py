@@ -46,6 +46,7 @@ class HeadPairs(WorldAnalysis):
     """
 
     name: ClassVar[str] = "head_pairs"
+    varied: ClassVar[tuple[str, ...]] = ("first_head", "stage", "setting", "corrected_fraction")
     maximum: MaximumAPosteriori = MaximumAPosteriori(
         num_starts=4, num_warmup=800, num_steps=1000, num_ledger_points=0
     )

@@ -15,49 +15,56 @@ from analyses.cells import Cell
 from analyses.figures import grouped_bars
 from analyses.measures import with_error
 from analyses.tables import markdown_table
-from analyses.worlds import WorldAnalysis
+from analyses.worlds import WorldAnalysis, difference
 from generative import TwoStageModel, networks, problems
 from inference import Run
 
-# What is put back to where stage 1 left it.
+# What stage 2 draws afresh.
 _PARTS = {
+    "nothing": None,
     "scene": "world.scene",
     "human part": "world.human",
     "intended head": "intended",
     "instrumental head": "instrumental",
+    "everything": "",
 }
 _SETTINGS: tuple[networks.Setting, ...] = ("uniform", "intended-fixed", "split")
+_CONTROL = "uniform, one stage"
 
 
 class Routing(WorldAnalysis):
-    """C with single parts of theta_2 put back to theta_1, by what may move in stage 2.
+    """C with single parts of stage 2 drawn afresh, by what may move in stage 2.
 
-    A part brought agreement about as far as C rises again without what stage 2 made of it.
-    `variety` is the standard deviation of a head's answers over held-out questions: if agreement
-    came by making the world simple, it would be smaller than in one stage.
+    A part drawn afresh comes from stage 2 around theta_1 without agreement, and without labels: it
+    has the size it had, and has lost what it had in common with the rest. C rises by what agreement
+    (and in one stage, the control, what the labels) put into that part. `variety` is the standard
+    deviation of a head's answers over held-out questions: if agreement came by making the world
+    simple, it would be smaller than in one stage.
     """
 
     name: ClassVar[str] = "routing"
+    varied: ClassVar[tuple[str, ...]] = ("setting",)
 
     def cells(self) -> Sequence[Cell]:
         """Return a run per setting, and one stage beside it."""
         return [self.cell(name, self.setting(name)) for name in _SETTINGS] + [
-            self.cell("uniform, one stage", self.setting("uniform"), "one-stage")
+            self.cell(_CONTROL, self.setting("uniform"), "one-stage")
         ]
 
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
-        """Return C of both stages, of theta_2 with parts put back, and the variety of answers."""
+        """Return C of both stages, of theta_2 with parts drawn afresh, and variety of answers."""
         tree = super().reduce(runs)
+        key = jax.random.key(self.seed)
         parts = [
-            _routes(problems.get(cell.problem, **cell.options).model, runs[cell.name].tree)
+            _routes(problems.get(cell.problem, **cell.options).model, runs[cell.name].tree, key)
             for cell in self.cells()
         ]
         routes = xr.concat(parts, xr.DataArray(tree["case"].values, dims="case", name="case"))
         return xr.DataTree(xr.merge([tree.to_dataset(), routes]), name=self.name)
 
     def draw(self, tree: xr.DataTree, target: Path) -> None:
-        """Draw C as it is, and with each part put back."""
-        grouped_bars(tree.to_dataset(), "put_back", "disagreement_put_back", "C", target)
+        """Draw C as it is, and with each part drawn afresh."""
+        grouped_bars(tree.to_dataset(), "afresh", "disagreement_afresh", "C", target)
 
     def conclude(self, tree: xr.DataTree) -> str:
         """Return the tables, and through what agreement comes."""
@@ -65,21 +72,21 @@ class Routing(WorldAnalysis):
         rows = []
         for case in data["case"].values:
             of = data.sel(case=case)
-            back = [
+            afresh = [
                 with_error(
-                    of["disagreement_put_back"].sel(put_back=part),
-                    of["disagreement_put_back_se"].sel(put_back=part),
+                    of["disagreement_afresh"].sel(afresh=part),
+                    of["disagreement_afresh_se"].sel(afresh=part),
                     4,
                 )
-                for part in data["put_back"].values
+                for part in data["afresh"].values
             ]
             variety = [
                 with_error(of["variety"].sel(head=h), of["variety_se"].sel(head=h), 3)
                 for h in ("first", "second")
             ]
             first = with_error(of["disagreement_theta_1"], of["disagreement_theta_1_se"], 4)
-            rows.append([str(case), first, *back, *variety])
-        header = ["", "C(theta_1)", *(_column(p) for p in data["put_back"].values)]
+            rows.append([str(case), first, *afresh, *variety])
+        header = ["", "C(theta_1)", *(_column(p) for p in data["afresh"].values)]
         header += ["variety, first head", "second head"]
         return "\n\n".join(
             [markdown_table(header, rows), self._words(data), self.tables(data), self.doubts(data)]
@@ -87,33 +94,25 @@ class Routing(WorldAnalysis):
 
     def _words(self, data: xr.Dataset) -> str:
         words = []
-        for case in _SETTINGS:
-            of = data.sel(case=case)
-            whole, error = (float(of[n]) for n in ("disagreement", "disagreement_se"))
-            back = of["disagreement_put_back"].drop_sel(put_back="nothing")
-            errors = of["disagreement_put_back_se"].drop_sel(put_back="nothing")
-            rises = back - whole > 2 * np.hypot(errors, error)
-            most = int(back.argmax())
+        for case in (*_SETTINGS, _CONTROL):
+            of = data.sel(case=case, afresh=list(_PARTS)[1:-1])
+            rises = of["rise"].where(of["rise"] > 2 * of["rise_se"])
+            name = f"In {case}" if case == _CONTROL else f"With {case} scales"
+            if not rises.notnull().any():
+                words.append(f"{name} no single part drawn afresh raises C.")
+                continue
+            most = of.sel(afresh=rises.idxmax())
             words.append(
-                f"With {case} scales C is {whole:.4f}, and rises most, to {float(back[most]):.4f}, "
-                f"without the {str(back['put_back'].values[most])} of stage 2."
-                if bool(rises[most])
-                else f"With {case} scales C rises without no single part of stage 2."
+                f"{name} C rises most, by {float(most['rise']):.4f} ± {float(most['rise_se']):.4f},"
+                f" with a fresh {most['afresh'].item()}."
             )
-        fixed = data.sel(case="intended-fixed")
-        through = fixed["disagreement_put_back"]
+        everything = data.sel(afresh="everything", case="uniform")
         words.append(
-            "With the intended head fixed agreement must come through the rest: C is "
-            f"{float(fixed['disagreement']):.4f} there, {float(through.sel(put_back='scene')):.4f} "
-            "with the scene put back and "
-            f"{float(through.sel(put_back='instrumental head')):.4f} with the instrumental head."
+            f"Without any agreement in stage 2 C would be {float(everything['rise']):.4f} larger "
+            "with uniform scales."
         )
-        spread = data["variety"].sel(head="first")
-        error = np.hypot(
-            float(data["variety_se"].sel(head="first", case="uniform")),
-            float(data["variety_se"].sel(head="first", case="uniform, one stage")),
-        )
-        change = float(spread.sel(case="uniform") - spread.sel(case="uniform, one stage"))
+        variety = data.sel(head="first").rename({"variety": "value", "variety_se": "value_se"})
+        change, error = difference(variety, "value", "uniform", _CONTROL)
         words.append(
             f"Agreement changes the variety of the first head's answers by {change:+.3f} ± "
             f"{error:.3f}."
@@ -122,33 +121,42 @@ class Routing(WorldAnalysis):
 
 
 def _column(part: str) -> str:
-    return "C(theta_2)" if part == "nothing" else f"{part} put back"
+    return "C(theta_2)" if part == "nothing" else f"fresh {part}"
 
 
-def _routes(model: TwoStageModel, tree: xr.DataTree) -> xr.Dataset:
-    """Means over draws, with errors."""
+def _routes(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Dataset:
+    """Means over draws, with errors; `rise` is a mean of differences draw by draw."""
     thetas = [tree["posterior"][name].values for name in ("theta_1", "theta_2")]
     shape = thetas[0].shape[:2]
     flat = [jnp.asarray(x.reshape(-1, model.dimension)) for x in thetas]
-    masks = {"nothing": np.zeros(model.dimension, bool)}
-    for name, prefix in _PARTS.items():
-        masks[name] = np.array([p.startswith(prefix) for p in model.space.names])
+    masks = np.array(
+        [
+            [prefix is not None and name.startswith(prefix) for name in model.space.names]
+            for prefix in _PARTS.values()
+        ]
+    )
     question = model.questions["held_out_right"]
 
-    def one(pair: tuple[Array, Array]) -> dict[str, Array]:
-        a, b = pair
-        back = jnp.stack(
-            [model.agreement.disagreement(jnp.where(mask, a, b)) for mask in masks.values()]
+    def one(draw: tuple[jax.Array, Array, Array]) -> dict[str, Array]:
+        key, a, b = draw
+        fresh = model.second_stage.around(a).sample(key)
+        costs = jnp.stack(
+            [model.agreement.disagreement(jnp.where(mask, fresh, b)) for mask in masks]
         )
-        return {"disagreement_put_back": back, "variety": model.answers(b, question).std(axis=1)}
+        variety = model.answers(b, question).std(axis=1)
+        return {"disagreement_afresh": costs, "rise": costs - costs[0], "variety": variety}
 
-    found = jax.jit(lambda x: jax.lax.map(one, x, batch_size=64))(tuple(flat))
+    keys = jax.random.split(key, len(flat[0]))
+    found = jax.jit(lambda x: jax.lax.map(one, x, batch_size=64))((keys, *flat))
     values = {}
-    dims = {"disagreement_put_back": "put_back", "variety": "head"}
     for name, x in found.items():
+        dim = "head" if name == "variety" else "afresh"
         draws = np.asarray(x).reshape(*shape, -1)
-        values[name] = (dims[name], draws.mean((0, 1)))
-        errors = [float(np.asarray(az.mcse(draws[..., i]))) for i in range(draws.shape[-1])]
-        values[f"{name}_se"] = (dims[name], np.array(errors))
-    coords = {"put_back": list(masks), "head": ["first", "second"]}
-    return xr.Dataset(values, coords=coords)
+        moving = np.ptp(draws, axis=(0, 1)) > 0
+        errors = [
+            float(np.asarray(az.mcse(draws[..., k]))) if moving[k] else 0.0
+            for k in range(len(moving))
+        ]
+        values[name] = (dim, draws.mean((0, 1)))
+        values[f"{name}_se"] = (dim, np.array(errors))
+    return xr.Dataset(values, coords={"afresh": list(_PARTS), "head": ["first", "second"]})

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ from analyses.cells import Cell
 from analyses.figures import overview
 from analyses.measures import gather, with_error
 from analyses.tables import markdown_table
-from generative import networks
+from generative import InvalidInput, networks
 from generative.ledger import FUNCTIONS
 from generative.problems.two_headed import TwoHeaded
 from generative.setups import Setup
@@ -50,11 +50,22 @@ class WorldAnalysis(Analysis):
         Draws, and estimates the evidence.
     """
 
+    # Options of the problem that tell the runs apart.
+    varied: ClassVar[tuple[str, ...]] = ()
     world: Literal["jevons", "room", "digits"] = "jevons"
     options: dict[str, bool | int | float | str] = {}
     populations: TemperedSMC = TemperedSMC(
         num_particles=32, max_particles=32, num_draws=512, num_runs=4, num_moves=4, max_doublings=0
     )
+
+    def check(self) -> None:
+        """Refuse options that cannot be used, or that would make the names of the runs wrong."""
+        for option in self.varied:
+            if option in self.options:
+                raise InvalidInput(
+                    f"options.{option}", self.options[option], f"nothing: {self.name} varies it"
+                )
+        super().check()
 
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
         """Return what was measured of every run, dim `case`."""

@@ -141,7 +141,8 @@ def stage_scales(
     setting : {"uniform", "split", "intended-fixed"}
         *uniform*: every parameter moves in both stages. *split*: the heads and half of the
         scene's units are drawn in stage 1, the other half and the human part in stage 2.
-        *intended-fixed*: as uniform, but the intended head stays as stage 1 drew it.
+        *intended-fixed*: as uniform, but the intended head stays as stage 1 drew it, with the
+        total scale of both stages.
     """
     if setting not in get_args(Setting):
         raise InvalidInput("setting", repr(setting), " or ".join(get_args(Setting)))
@@ -161,7 +162,13 @@ def stage_scales(
     if setting == "intended-fixed":
         held = jax.tree.map(np.zeros_like, base.intended)
         moving = eqx.tree_at(lambda t: t.intended, base, held)
-        return rescale(base, first), rescale(moving, second)
+        # With the scale of stage 1 alone the head would hardly depend on its inputs.
+        full = eqx.tree_at(
+            lambda t: t.intended,
+            rescale(base, first),
+            rescale(base.intended, np.hypot(first, second)),
+        )
+        return full, rescale(moving, second)
     in_first = jax.tree.map(np.ones_like, base)
     early = np.arange(network.world.scene.bias.size) < network.world.scene.bias.size / 2
     in_first = eqx.tree_at(
