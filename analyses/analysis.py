@@ -14,6 +14,7 @@ from analyses.files import write_whole
 from analyses.provenance import heading
 from generative import InvalidInput, problems
 from inference import Run
+from inference.datatree import versions
 
 _CONFIGURATION, CONCLUSION = "config.json", "conclusion.md"
 _TREE, _FIGURE = "tree.nc", "figure.png"
@@ -94,7 +95,9 @@ def _claim(out: Path, configuration: dict[str, Any], resume: bool) -> None:
         try:
             found = json.loads(path.read_text())
         except ValueError:
-            raise InvalidInput("out", f"{path}, which is damaged", "a new name") from None
+            found = None
+        if not isinstance(found, dict):
+            raise InvalidInput("out", f"{path}, which is damaged", "a new name")
         if found != configuration:
             other = ", ".join(k for k in configuration if found.get(k) != configuration[k])
             raise InvalidInput("out", f"an analysis with other {other}", "a new name")
@@ -117,5 +120,11 @@ def _support(cells: Sequence[Cell], runs: Mapping[str, Run]) -> str:
     if not cells:
         return "Exact; no runs."
     lines = ["Runs that support this, with the verdict of their own checks:", ""]
-    lines += [f"- `runs/{cell.name}`: {runs[cell.name].result.value}" for cell in cells]
+    now = versions()
+    for cell in cells:
+        run = runs[cell.name]
+        made = {name: run.tree.attrs[f"{name}_version"] for name in now}
+        other = ", ".join(f"{name} {made[name]}" for name in now if made[name] != now[name])
+        note = f", made with {other}" if other else ""
+        lines.append(f"- `runs/{cell.name}`: {run.result.value}{note}")
     return "\n".join(lines)

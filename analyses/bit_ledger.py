@@ -104,6 +104,9 @@ class BitLedger(Analysis):
         ]
         wins = "wins by" if tree.attrs["margin"] > 0 else "does not win: its margin is"
         unspent = replace(self.assumptions, corrected=False)
+        account = tree["account"].to_dataset()
+        counted = account["total_counted"].where(np.isfinite(account["total_counted"]))
+        differs = bool((abs(counted - account["total"]) > 0.5).any())
         return "\n\n".join(
             [
                 f"N = {self.assumptions.world:,} bits.",
@@ -112,7 +115,14 @@ class BitLedger(Analysis):
                 f"The honest head {wins} {tree.attrs['margin']:,} bits. Without corrections of the "
                 f"simple process the margin is {margin(unspent):,}. The saving is counted where "
                 "the three functions are heads of a discrete model with every possible human in it "
-                "(`total_counted`, infinite where a pair cannot fit); costs are assumed.",
+                "(`total_counted`, infinite where a pair cannot fit"
+                + (
+                    "; it differs from the table here, since counting caps no saving and takes the "
+                    "complex and the simple function to agree whatever humans say"
+                    if differs
+                    else ""
+                )
+                + "); costs are assumed.",
                 "The margin reaches 0, one assumption at a time: " + "; ".join(turns) + ".",
             ]
         )

@@ -104,7 +104,12 @@ def on_dask(address: str, num_workers: int = 2) -> Runner:
         except (OSError, ValueError) as error:
             raise InvalidInput("dask", f"{address}: {error}", "a scheduler, or local") from None
 
+    if address != "local":
+        client().close()  # an address that does not answer is refused before anything is written
+
     def runner(cells: Sequence[Cell], folder: Path, seed: int) -> dict[str, Run]:
+        if not cells:
+            return {}
         folder = folder.resolve()
         with client() as connected:
             # A worker that dies leaves checkpoints, which the next attempt goes on from.

@@ -74,6 +74,8 @@ class HeadPairs(WorldAnalysis):
         words = (
             f"P(first head intended): {trend(data, list(_SETUPS))}. In one stage nothing binds the "
             "second head, so that the evidence is that of the head with the labels alone, or of "
-            "heads tied to it. The evidence of a maximum is Laplace's, local."
+            "heads tied to it. The evidence of a maximum is Laplace's, local. Without Z the "
+            "integral is no probability of the data; it is less by about the bits saved. Where "
+            "there are no corrections the evidence is of other data."
         )
         return "\n\n".join([self.tables(data), " ".join([words, *evidence]), self.doubts(data)])

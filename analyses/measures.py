@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.cells import Cell
-from analyses.functionals import right_answers
+from analyses.functionals import answers_of, configuration_of, right_answers
 from analyses.roles import pair_probabilities
 from inference import Run
 
@@ -19,12 +19,17 @@ def measure(run: Run) -> xr.Dataset:
     -------
     Dataset
         `log_evidence` in bits, `bits_saved`, `disagreement` and `disagreement_theta_1` (C of both
-        stages), `right` (probability of the true answer, dims head and set), `pair` (posterior
-        probability, dims first and second), `score`; each with a variable `..._se`, its standard
-        error. NaN: not estimated. `usable`: whether the run's own checks passed.
+        stages), `right` (probability of the true answer, dims head and set), and what
+        :func:`~analyses.roles.pair_probabilities` returns; each with a variable `..._se`, its
+        Monte Carlo error. `..._questions`: the standard error from having asked these held-out
+        questions and not others of their kind. NaN: not estimated. `usable`: whether the run's own
+        checks passed.
     """
     values: dict[str, tuple | xr.DataArray | float] = {}
-    for name, estimate in (("log_evidence", run.log_evidence), ("bits_saved", run.bits_saved)):
+    # Where Z is omitted agreement is a part of L, and "no bits saved" would be an artefact.
+    omitted = configuration_of(run).get("setup") == "z-omitted"
+    bits_saved = None if omitted else run.bits_saved
+    for name, estimate in (("log_evidence", run.log_evidence), ("bits_saved", bits_saved)):
         known = estimate is not None
         values[name] = estimate.bits if known else np.nan
         values[f"{name}_se"] = estimate.standard_error / np.log(2) if known else np.nan
@@ -37,9 +42,8 @@ def measure(run: Run) -> xr.Dataset:
         table = np.array(list(means.values()))
         for name, part in (("right", table[..., 0]), ("right_se", table[..., 1])):
             values[name] = (("set", "head"), part)
-        pairs = pair_probabilities(run.tree)
-        values |= {"pair": pairs["probability"], "pair_se": pairs["standard_error"]}
-        values["score"] = pairs["score"]
+        values["right_questions"] = (("set", "head"), np.array([_questions(run, n) for n in means]))
+        values |= dict(pair_probabilities(run.tree).data_vars)
     values["usable"] = float(run.result.is_usable)
     coords = {} if right is None else {"set": list(means), "head": ["first", "second"]}
     return xr.Dataset(values, coords=coords).drop_vars("start", errors="ignore")
@@ -65,7 +69,18 @@ def with_error(value: xr.DataArray, error: xr.DataArray, digits: int = 2) -> str
     if not np.isfinite(float(value)):
         return "-"
     text = f"{float(value):.{digits}f}"
+    if np.isinf(float(error)):
+        return f"{text} (runs disagree)"
     return text if np.isnan(float(error)) else f"{text} ± {float(error):.{digits}f}"
+
+
+def _questions(run: Run, name: str) -> np.ndarray:
+    """Standard error of a mean over questions, of posterior means, by head."""
+    answers = answers_of(run.tree)[name]
+    mean = answers.mean([d for d in answers.dims if d in ("chain", "draw")])
+    label = run.tree["constant_data"][f"label_{name}"].values
+    right = np.where(label == 1, mean.values, 1 - mean.values)
+    return right.std(axis=-1, ddof=1) / np.sqrt(right.shape[-1])
 
 
 def _mean(draws: xr.DataArray) -> tuple[float, float]:

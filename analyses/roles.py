@@ -1,17 +1,24 @@
 """Which function each head became: by its answers on cases in which the functions part."""
 
+from collections.abc import Sequence
+
 import arviz as az
+import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from analyses.functionals import answers_of
-from generative import InvalidInput
+from generative import InvalidInput, TwoStageModel
 from generative.ledger import FUNCTIONS
 
-# The true answers, those of the complex process, and those of the simple one.
+# What the functions answer: the truth, what the complex process keeps, what the simple one says.
 _COLUMNS = {"intended": "alice_label", "complex": "kept_label", "simple": "bob_label"}
 _SETS = ("held_out_wrong", "held_out_deceived")
 _SMALLEST = 1e-12
+_TIE = 1e-9
+_NUM_RESAMPLED, _NUM_CHANCE = 200, 2000
 
 
 def scores(tree: xr.DataTree) -> xr.DataArray:
@@ -35,56 +42,141 @@ def scores(tree: xr.DataTree) -> xr.DataArray:
     Raises
     ------
     InvalidInput
-        If a kind of cases is missing.
+        If a kind of cases is missing, or has one true answer only.
     """
-    answers, found = answers_of(tree), []
-    for name in _SETS:
-        if name not in answers or f"bob_label_{name}" not in tree["constant_data"]:
-            raise InvalidInput("run", f"no answers to {name}", "a run of a problem with all kinds")
-        question = f"question_{name}"
-        columns = [tree["constant_data"][f"{_COLUMNS[function]}_{name}"] for function in FUNCTIONS]
-        labels = xr.concat([c.drop_vars(question, errors="ignore") for c in columns], "function")
-        yes = answers[name].drop_vars(question, errors="ignore").clip(_SMALLEST, 1 - _SMALLEST)
-        given = xr.where(labels == 1, np.log(yes), np.log1p(-yes))
-        truth = labels.isel(function=list(FUNCTIONS).index("intended"))
-        found.append(given.groupby(truth.rename("truth")).mean(question).mean("truth"))
-    total = (found[0] + found[1]) / 2
-    return total.assign_coords(function=list(FUNCTIONS)).transpose(..., "head", "function")
+    given, truth = _by_question(tree)
+    return given.dot(xr.DataArray(_weights(truth), dims="question"), dim="question")
 
 
 def pair_probabilities(tree: xr.DataTree) -> xr.Dataset:
     """Posterior probabilities of the nine pairs of functions.
 
     Each head of each draw counts as the function whose answers it gives with the highest
-    probability. A head need not be close to any of them: `score` says how close it was.
+    probability, and as a share of each where some tie. A head need not be close to any of them:
+    `score` says how close it was.
 
     Returns
     -------
     Dataset
-        `probability` and `standard_error`, dims (first, second); `score`, dims (head, function),
-        the mean of :func:`scores`. Where no draw, or every draw, is of a pair, the error is one
-        over the effective number of draws; a maximum has no errors.
+        `pair`, dims (first, second), with its Monte Carlo error `pair_se`; `share`, dim first, of
+        the first head alone, with `share_se`, and `share_questions`: its standard deviation over
+        resampled questions of both kinds, a bootstrap of the held-out cases. `score`, dims (head,
+        function), is the mean of :func:`scores`. Where no draw, or every draw, is of a pair, the
+        error is one over the effective number of draws; a maximum has no Monte Carlo errors.
     """
-    score = scores(tree)
-    best = score.argmax("function")
-    first, second = best.sel(head="first").values, best.sel(head="second").values
-    number = len(FUNCTIONS)
-    is_drawn = first.ndim > 0
-    effective = float(np.asarray(az.ess(tree["sample_stats"]["lp"].values))) if is_drawn else np.nan
-    probability, error = np.zeros((number, number)), np.full((number, number), np.nan)
-    for f, g in np.ndindex(number, number):
-        of_pair = ((first == f) & (second == g)).astype(float)
-        probability[f, g] = of_pair.mean()
-        if is_drawn:
-            constant = np.ptp(of_pair) == 0
-            error[f, g] = 1 / effective if constant else float(np.asarray(az.mcse(of_pair)))
-    dims = ("first", "second")
-    sampled = [d for d in score.dims if d in ("chain", "draw")]
+    given, truth = _by_question(tree)
+    score = given.dot(xr.DataArray(_weights(truth), dims="question"), dim="question")
+    near = _nearest(score)
+    first = near.sel(head="first", drop=True).rename(function="first")
+    second = near.sel(head="second", drop=True).rename(function="second")
+    sampled = [d for d in near.dims if d in ("chain", "draw")]
+    error = _monte_carlo(tree, sampled)
     return xr.Dataset(
         {
-            "probability": (dims, probability),
-            "standard_error": (dims, error),
+            "pair": (first * second).mean(sampled),
+            "pair_se": error(first * second),
+            "share": first.mean(sampled),
+            "share_se": error(first),
+            "share_questions": ("first", _over_questions(given.sel(head="first"), truth)),
             "score": score.mean(sampled),
-        },
-        coords={name: list(FUNCTIONS) for name in dims},
+        }
     )
+
+
+def function_answers(model: TwoStageModel) -> list[np.ndarray]:
+    """Return the functions' answers to both kinds of cases, each of shape (question, function).
+
+    Raises
+    ------
+    InvalidInput
+        If a kind of cases is missing, or has one true answer only.
+    """
+    found = []
+    for name in _SETS:
+        columns = model.columns.get(name, {})
+        if not {"alice_label", "label", "bob_label"} <= set(columns):
+            raise InvalidInput("problem", f"no {name}", "a problem with all kinds of cases")
+        found.append(_stacked(name, columns["alice_label"], columns["label"], columns["bob_label"]))
+    return found
+
+
+def chance(model: TwoStageModel, key: jax.Array) -> Float[np.ndarray, " 3"]:
+    """Shares of the functions that the first head is nearest to without labels or agreement."""
+    labels = function_answers(model)
+    weights = _weights([of_kind[:, 0] for of_kind in labels])
+    key_1, key_2 = jax.random.split(key)
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_CHANCE,))
+    theta_2 = model.second_stage.around(theta_1).sample(key_2)
+    questions = jnp.concatenate([model.questions[n] for n in _SETS])
+    yes = jax.jit(jax.vmap(lambda theta: model.answers(theta, questions)[0]))(theta_2)
+    given = _log_given(np.asarray(yes)[..., None], np.concatenate(labels))
+    score = np.einsum("nqf,q->nf", given, weights)
+    return _nearest(xr.DataArray(score, dims=("draw", "function"))).mean("draw").values
+
+
+def _by_question(tree: xr.DataTree) -> tuple[xr.DataArray, list[np.ndarray]]:
+    """Log probability of each function's answer to each question, and true answers by kind."""
+    answers, found, truth = answers_of(tree), [], []
+    constants = tree["constant_data"]
+    for name in _SETS:
+        if name not in answers or f"bob_label_{name}" not in constants:
+            raise InvalidInput("run", f"no answers to {name}", "a run of a problem with all kinds")
+        labels = _stacked(name, *(constants[f"{_COLUMNS[f]}_{name}"].values for f in FUNCTIONS))
+        yes = answers[name].rename({f"question_{name}": "question"})
+        yes = yes.drop_vars("question", errors="ignore")
+        wide = yes.transpose(..., "head", "question").expand_dims(function=list(FUNCTIONS), axis=-1)
+        found.append(wide.copy(data=_log_given(wide.values, labels)))
+        truth.append(labels[:, 0])
+    return xr.concat(found, "question"), truth
+
+
+def _stacked(name: str, truth: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Answers of the functions, shape (question, function), in their order."""
+    if np.ptp(truth) == 0:
+        found = f"{len(truth)} cases with one true answer"
+        raise InvalidInput(name, found, "both answers: a larger num_held_out, or more cases")
+    return np.stack([truth, *others], axis=1)
+
+
+def _log_given(yes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    yes = np.clip(yes, _SMALLEST, 1 - _SMALLEST)
+    return np.where(labels == 1, np.log(yes), np.log1p(-yes))
+
+
+def _weights(truth: Sequence[np.ndarray]) -> np.ndarray:
+    """Weights of questions: kinds weigh alike, and both true answers within a kind."""
+    share = 1 / (2 * len(truth))
+    return np.concatenate([share / np.where(t == 1, (t == 1).sum(), (t == 0).sum()) for t in truth])
+
+
+def _nearest(score: xr.DataArray) -> xr.DataArray:
+    """Share of each function among those with the highest score."""
+    near = (score >= score.max("function") - _TIE).astype(float)
+    return near / near.sum("function")
+
+
+def _over_questions(given: xr.DataArray, truth: list[np.ndarray]) -> np.ndarray:
+    """Bootstrap standard deviation of the shares, over questions of a kind and a true answer."""
+    rng = np.random.default_rng(0)
+    strata = np.concatenate([2 * kind + t for kind, t in enumerate(truth)])
+    counts = np.zeros((_NUM_RESAMPLED, len(strata)))
+    for stratum in np.unique(strata):
+        (of_stratum,) = np.nonzero(strata == stratum)
+        size = len(of_stratum)
+        counts[:, of_stratum] = rng.multinomial(size, np.full(size, 1 / size), _NUM_RESAMPLED)
+    weights = xr.DataArray(counts * _weights(truth), dims=("resample", "question"))
+    resampled = given.dot(weights, dim="question")
+    sampled = [d for d in resampled.dims if d in ("chain", "draw")]
+    return _nearest(resampled).mean(sampled).std("resample", ddof=1).values
+
+
+def _monte_carlo(tree: xr.DataTree, sampled: list):  # noqa: ANN202 - a function of an array
+    """Return what gives the Monte Carlo error of a mean over draws; NaN without draws."""
+    if not sampled:
+        return lambda x: xr.full_like(x, np.nan)
+    effective = float(np.asarray(az.ess(tree["sample_stats"]["lp"].values)))
+
+    def one(draws: np.ndarray) -> float:
+        return 1 / effective if np.ptp(draws) == 0 else float(np.asarray(az.mcse(draws)))
+
+    return lambda x: xr.apply_ufunc(one, x, input_core_dims=[["chain", "draw"]], vectorize=True)

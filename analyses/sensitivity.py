@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from pydantic import Field
+from scipy.stats import norm
 
 from analyses.analysis import Analysis
 from analyses.cells import Cell
@@ -23,7 +24,11 @@ from inference.kernels.density import log_first
 from inference.sensitivity import prior_scores, sensitivities
 
 _MOST_DRAWS = 100
-_LABELS = {"strength": "lambda", "first_scale": "scale of stage 1", "second_scale": "of stage 2"}
+_LABELS = {
+    "strength": "lambda",
+    "first_scale": "scale of stage 1",
+    "second_scale": "scale of stage 2",
+}
 
 
 class Sensitivity(Analysis):
@@ -99,18 +104,30 @@ class Sensitivity(Analysis):
         ]
         rows.append(["log2 evidence, bits", *evidence, "-", "-"])
         header = ["per doubling of", *_LABELS.values(), "psense, stage 1", "psense, labels"]
-        size = np.abs(data["sensitivity"])
-        right = [str(n) for n in data["functional"].values if str(n).startswith("P(first right)")]
-        most = size.sel(functional=right).max("hyperparameter")
-        which, by = str(most["functional"].values[int(most.argmax())]), float(most.max())
+        told = "; ".join(_told(data)) or "none is told from none"
         words = (
             "Changes of posterior means in posterior standard deviations, to first order, as "
             "lambda or all scales of a stage double; psense is ArviZ's power-scaling sensitivity, "
-            "which calls 0.05 noteworthy. Of the first head's right answers the most dependent is "
-            f"{which}, by up to {by:.2f} standard deviations. First-order changes are local: a "
-            "doubling is not small."
+            "which calls 0.05 noteworthy. Dependence of the first head's right answers, where it "
+            f"is beyond chance among all of them (Bonferroni, 5 %): {told}. First-order changes "
+            "are local: a doubling is not small. ± is one standard error."
         )
         return "\n\n".join([markdown_table(header, rows), words])
+
+
+def _told(data: xr.Dataset) -> list[str]:
+    """Sensitivities of right answers that are beyond chance, allowing for how many there are."""
+    right = [str(n) for n in data["functional"].values if str(n).startswith("P(first right)")]
+    limit = norm.isf(0.025 / max(1, len(right) * len(_LABELS)))
+    found = []
+    for name in right:
+        for eta, label in _LABELS.items():
+            of = data.sel(functional=name, hyperparameter=eta)
+            if abs(of["sensitivity"]) > limit * of["standard_error"]:
+                found.append(
+                    f"{name} on {label}, {with_error(of['sensitivity'], of['standard_error'])}"
+                )
+    return found
 
 
 def _moving(tree: xr.DataTree) -> xr.Dataset:

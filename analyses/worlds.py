@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+import jax
 import numpy as np
 import xarray as xr
 from pydantic import AfterValidator
@@ -13,8 +14,10 @@ from analyses.analysis import Analysis
 from analyses.cells import Cell
 from analyses.figures import overview
 from analyses.measures import gather, with_error
+from analyses.roles import chance, function_answers
 from analyses.tables import markdown_table
-from generative import InvalidInput, networks
+from generative import InvalidInput, networks, problems
+from generative.labelling import KINDS
 from generative.ledger import FUNCTIONS
 from generative.problems.two_headed import TwoHeaded
 from generative.setups import Setup
@@ -22,10 +25,12 @@ from inference import Run, TemperedSMC
 from inference.backends.base import Backend
 
 ASSUMED = (
-    "Probabilities are conditional on the network, its prior scales, lambda and the data sets of "
-    "the configuration. A head counts as the function whose answers it gives most probably, which "
-    "it need not be close to. Populations start from the two-stage prior annealed at each theta_1, "
-    "which is approximate."
+    "± is one Monte Carlo standard error; in brackets, one standard deviation from having asked "
+    "these held-out questions and not others of their kind, which rows share where they share the "
+    "questions. Probabilities are conditional on the network, its prior scales, lambda and the "
+    "data sets of the configuration. A head counts as the function whose answers it gives most "
+    "probably, which it need not be close to. Populations start from the two-stage prior annealed "
+    "at each theta_1, which is approximate."
 )
 
 
@@ -65,11 +70,16 @@ class WorldAnalysis(Analysis):
                 raise InvalidInput(
                     f"options.{option}", self.options[option], f"nothing: {self.name} varies it"
                 )
-        super().check()
+        for cell in self.cells():
+            function_answers(problems.get(cell.problem, **cell.options).model)
 
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
         """Return what was measured of every run, dim `case`."""
-        return xr.DataTree(gather(self.cells(), runs), name=self.name)
+        cells = self.cells()
+        data = gather(cells, runs)
+        model = problems.get(cells[0].problem, **cells[0].options).model
+        data["chance"] = ("first", chance(model, jax.random.key(self.seed)))
+        return xr.DataTree(data, name=self.name)
 
     def draw(self, tree: xr.DataTree, target: Path) -> None:
         """Draw pairs of functions, right answers and evidence of all runs."""
@@ -109,8 +119,10 @@ class WorldAnalysis(Analysis):
     def doubts(data: xr.Dataset) -> str:
         """Return what the results rest on, and which runs failed checks of their own."""
         failed = [str(c) for c in data["case"].values if not data["usable"].sel(case=c)]
+        before = ", ".join(f"{f} {float(data['chance'].sel(first=f)):.2f}" for f in FUNCTIONS)
+        chances = f" Without labels or agreement the first head would be nearest to: {before}."
         doubts = f" Checks of these runs failed, to be read with doubt: {failed}." if failed else ""
-        return ASSUMED + doubts
+        return ASSUMED + chances + doubts
 
 
 def results_table(data: xr.Dataset) -> str:
@@ -124,8 +136,9 @@ def results_table(data: xr.Dataset) -> str:
         ]
         first = of.sel(head="first")
         right = [
-            with_error(first["right"].sel(set=s), first["right_se"].sel(set=s))
-            for s in ("held_out_right", "held_out_wrong", "held_out_deceived")
+            f"{with_error(of_set['right'], of_set['right_se'])} "
+            f"({float(of_set['right_questions']):.2f})"
+            for of_set in (first.sel(set=f"held_out_{kind}") for kind in KINDS)
         ]
         rows.append([str(case), *scalars, *right])
     header = ["", "log2 evidence", "bits saved", "C(theta_2)"]
@@ -148,9 +161,10 @@ def pair_table(data: xr.Dataset) -> str:
 
 
 def share(data: xr.Dataset, case: str, function: str = "intended") -> tuple[float, float]:
-    """Probability that the first head is nearest to a function, and its error."""
+    """Probability that the first head is nearest to a function, and its error, all told."""
     of = data.sel(case=case, first=function)
-    return float(of["pair"].sum()), float(np.sqrt((of["pair_se"] ** 2).sum()))
+    error = np.hypot(np.nan_to_num(float(of["share_se"])), float(of["share_questions"]))
+    return float(of["share"]), float(error)
 
 
 def difference(data: xr.Dataset, name: str, one: str, two: str) -> tuple[float, float]:
@@ -174,6 +188,7 @@ def trend(data: xr.Dataset, cases: Sequence[str]) -> str:
     """Return P(first head intended) of some runs, in order."""
     parts = []
     for case in cases:
-        value, error = share(data, case)
-        parts.append(f"{case}: {value:.2f} ± {error:.2f}")
+        of = data.sel(case=case, first="intended")
+        share = with_error(of["share"], of["share_se"])
+        parts.append(f"{case}: {share} ({float(of['share_questions']):.2f})")
     return "; ".join(parts)

@@ -240,7 +240,7 @@ class Comparisons:
         return len(self.question)
 
 
-def compare_answers(cases: Cases, beta: float, threshold: float, seed: int) -> Comparisons:
+def compare_answers(cases: Cases, beta: float, confidence: float, seed: int) -> Comparisons:
     """Judge each question's pair of answers, and keep the comparisons that are confident.
 
     The judge is Boltzmann-rational about the complex process's opinion: it prefers "yes" with
@@ -252,17 +252,17 @@ def compare_answers(cases: Cases, beta: float, threshold: float, seed: int) -> C
     cases : Cases
     beta : float
         Rationality, dimensionless; 0 is a coin.
-    threshold : float
-        Confidence, in [0.5, 1): a comparison is kept where the likelier choice has at least this
+    confidence : float
+        In [0.5, 1): a comparison is kept where the likelier choice has at least this
         probability.
     seed : int
     """
     if not 0 <= beta < np.inf:
         raise InvalidInput("beta", beta, "a finite number >= 0")
-    if not 0.5 <= threshold < 1:
-        raise InvalidInput("threshold", threshold, "a probability from 0.5, below 1")
+    if not 0.5 <= confidence < 1:
+        raise InvalidInput("confidence", confidence, "a probability from 0.5, below 1")
     votes = cases.judgement * cases.num_judges
     preference = 1 / (1 + ((cases.num_judges - votes + 0.5) / (votes + 0.5)) ** beta)
-    confident = np.flatnonzero(np.maximum(preference, 1 - preference) >= threshold)
+    confident = np.flatnonzero(np.maximum(preference, 1 - preference) >= confidence)
     draws = np.random.default_rng(seed).uniform(size=len(cases))
     return Comparisons(confident, (draws < preference)[confident].astype(int))

@@ -28,8 +28,8 @@ def three_functions(
         Of these, `complex_agrees` is not used (heads that agree for every human save nothing), and
         nothing is capped: only as many bits are saved as `language` says.
     num_ordinary, num_corrected, num_hidden : int
-        Numbers of states. The small set are the ordinary ones; where there is no language cost of
-        its own, the intended head must cost as many bits as there are ordinary states.
+        Numbers of states. The small set are the ordinary ones, over which the bits of language
+        are spread evenly.
     """
     sizes = (num_ordinary, num_corrected, num_hidden)
     if min(sizes) < 0 or num_ordinary < 1:

@@ -87,6 +87,7 @@ def infer(
         identity = configuration | _identity(model)
         monitor = Monitor(progress, Checkpoints(directory, identity, checkpoint_seconds))
     run = backend.run(model, seed, monitor, configuration)
+    run.tree.attrs["fingerprint"] = _fingerprint(model)
     if directory is not None:
         run.save(directory)
     return run
@@ -127,7 +128,9 @@ def _resumed(
     asked |= json.loads(json.dumps(provenance, default=str))
     different = [name for name, value in asked.items() if found.get(name) != value]
     group = run.tree["posterior" if "posterior" in run.tree.children else "map"]
-    if list(group["parameter"].values) != list(coordinates(model)):
+    # Other machines round otherwise.
+    same = np.allclose(run.tree.attrs.get("fingerprint", np.nan), _fingerprint(model), rtol=1e-6)
+    if not same or list(group["parameter"].values) != list(coordinates(model)):
         different.append("model")
     if different:
         raise InvalidInput(

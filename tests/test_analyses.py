@@ -1,7 +1,6 @@
 """Analyses: which function a head is, and every analysis from configuration to conclusion."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from analyses.alternating import Alternating
 from analyses.analysis import perform
 from analyses.bit_ledger import BitLedger
 from analyses.bits_saved import BitsSaved
-from analyses.cells import Cell, on_dask, one_by_one
+from analyses.cells import on_dask, one_by_one
 from analyses.comparisons import Comparisons
 from analyses.first_posterior import FirstPosterior
 from analyses.head_pairs import HeadPairs
@@ -85,9 +84,9 @@ def tree_of(answers):
 def test_heads_count_as_the_functions_they_are(first, second):
     tree = tree_of((first, second))
     found = pair_probabilities(tree)
-    assert float(found["probability"].sel(first=first, second=second)) == 1
-    assert float(found["probability"].sum()) == 1
-    assert 0 < float(found["standard_error"].max()) < 1
+    assert float(found["pair"].sel(first=first, second=second)) == 1
+    assert float(found["pair"].sum()) == 1
+    assert 0 < float(found["pair_se"].max()) < 1
     own = scores(tree).sel(head="first", function=first)
     np.testing.assert_allclose(own, np.log(0.9))
 
@@ -99,8 +98,8 @@ def test_mixtures_of_functions_have_errors():
         mixed[:, ::2] = other["posterior_predictive"][name][:, ::2]
         tree["posterior_predictive"][name] = mixed
     found = pair_probabilities(tree).sel(second="simple")
-    np.testing.assert_allclose(found["probability"], [0.5, 0.5, 0])
-    assert np.all(found["standard_error"] > 0)
+    np.testing.assert_allclose(found["pair"], [0.5, 0.5, 0])
+    assert np.all(found["pair_se"] > 0)
 
 
 def test_saying_yes_is_no_function():
@@ -110,6 +109,9 @@ def test_saying_yes_is_no_function():
         tree["posterior_predictive"][name] = xr.full_like(answers, 0.9)
     found = scores(tree)
     np.testing.assert_allclose(found, np.log([0.1, 0.9]).mean())
+    # What ties is shared: no function is preferred, above all not the first in order.
+    np.testing.assert_allclose(pair_probabilities(tree)["pair"], 1 / 9)
+    np.testing.assert_allclose(pair_probabilities(tree)["share_questions"], 0, atol=1e-9)
 
 
 def test_roles_need_both_kinds_of_cases():
@@ -262,4 +264,4 @@ def test_differences_and_words():
 
 def test_dask_addresses_are_checked():
     with pytest.raises(InvalidInput, match="dask"):
-        on_dask("tcp://127.0.0.1:1")([Cell("x", "double_well", DRAW)], Path("unused"), 0)
+        on_dask("tcp://127.0.0.1:1")

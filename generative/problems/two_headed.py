@@ -59,7 +59,8 @@ class TwoHeaded:
     strength_per_question : float
         lambda / size of the small set, nats per unit of squared Hellinger distance in one question.
     seed : int
-        Of the split into data sets and the comparisons.
+        Of the split into data sets and the comparisons; in `jevons` also of thresholds, judges and
+        sensors, and in `room` of the videos.
     """
 
     num_small: int = 50
