@@ -23,7 +23,7 @@ from inference import HMC, Run
 from inference.kernels.density import log_first
 from inference.sensitivity import prior_scores, sensitivities
 
-_MOST_DRAWS = 100
+_MOST_DRAWS = 300
 _LABELS = {
     "strength": "lambda",
     "first_scale": "scale of stage 1",
@@ -45,7 +45,7 @@ class Sensitivity(Analysis):
         Of the problem.
     hmc : HMC
     num_particles : int
-        At each of some hundred draws of theta_1.
+        At each of some hundred draws of theta_1 per chain.
     """
 
     name: ClassVar[str] = "sensitivity"
