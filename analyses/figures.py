@@ -92,8 +92,11 @@ def curves(panels: dict[str, xr.Dataset], target: Target) -> None:
     plt.close(figure)
 
 
-def overview(data: xr.Dataset, dim: str, target: Target) -> None:
-    """Draw what was measured of several runs: pairs of functions, right answers, and evidence.
+_BITS = {"log_evidence": "log2 evidence, bits", "bits_saved": "bits saved"}
+
+
+def overview(data: xr.Dataset, dim: str, bits: str, target: Target) -> None:
+    """Draw what was measured of several runs: pairs of functions, right answers, and bits.
 
     Parameters
     ----------
@@ -101,6 +104,8 @@ def overview(data: xr.Dataset, dim: str, target: Target) -> None:
         From :func:`analyses.measures.gather`.
     dim : str
         The dim that tells runs apart; a row each, from the top.
+    bits : {"log_evidence", "bits_saved"}
+        Evidences are for runs of the same data.
     target : Path or binary file
         For a PNG.
     """
@@ -118,10 +123,10 @@ def overview(data: xr.Dataset, dim: str, target: Target) -> None:
             of["right"], rows, xerr=2 * of["right_se"].fillna(0), fmt=marker, label=label, ms=5
         )
     axes[1].set(xlabel="P(first head right)", xlim=(-0.02, 1.02))
-    evidence, error = data["log_evidence"].values, data["log_evidence_se"].values
-    known = np.isfinite(evidence + error)  # runs that disagree have an infinite error
-    axes[2].errorbar(evidence[known], rows[known], xerr=2 * error[known], fmt="o", ms=5)
-    axes[2].set(xlabel="log2 evidence, bits")
+    value, error = data[bits].values, data[f"{bits}_se"].values
+    known = np.isfinite(value + error)  # runs that disagree have an infinite error
+    axes[2].errorbar(value[known], rows[known], xerr=2 * error[known], fmt="o", ms=5)
+    axes[2].set(xlabel=_BITS[bits])
     axes[0].set_yticks(rows, labels)
     # Outwards, where there is room, so that they do not meet.
     for axis, side in zip(axes[:2], ("right", "left"), strict=True):

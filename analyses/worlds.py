@@ -57,6 +57,8 @@ class WorldAnalysis(Analysis):
 
     # Options of the problem that tell the runs apart.
     varied: ClassVar[tuple[str, ...]] = ()
+    # Whether all runs explain the same data, so that their evidences compare.
+    same_data: ClassVar[bool] = True
     world: Literal["jevons", "room", "digits"] = "jevons"
     options: dict[str, bool | int | float | str] = {}
     populations: TemperedSMC = TemperedSMC(
@@ -82,8 +84,9 @@ class WorldAnalysis(Analysis):
         return xr.DataTree(data, name=self.name)
 
     def draw(self, tree: xr.DataTree, target: Path) -> None:
-        """Draw pairs of functions, right answers and evidence of all runs."""
-        overview(tree.to_dataset(), "case", target)
+        """Draw pairs of functions, right answers and bits of all runs."""
+        bits = "log_evidence" if self.same_data else "bits_saved"
+        overview(tree.to_dataset(), "case", bits, target)
 
     def cell(
         self,
