@@ -178,7 +178,8 @@ def grouped_bars(data: xr.Dataset, dim: str, name: str, ylabel: str, target: Tar
         axis.bar(places, of[name], width, yerr=2 * of[f"{name}_se"], label=str(label))
     axis.set_xticks(np.arange(len(cases)), [str(c) for c in cases])
     axis.set_ylabel(ylabel)
-    axis.legend(title=dim.replace("_", " "), fontsize=8)
+    title = dim.replace("_", " ")
+    axis.legend(title=title, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(target, dpi=_DPI, bbox_inches="tight", format="png")
     plt.close(figure)
 
