@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 
 Target = Path | BinaryIO
 _DPI = 120
+_MOST_UPRIGHT = 6
 
 
 def forest(datasets: dict[str, xr.Dataset], target: Target, title: str) -> None:
@@ -176,7 +177,8 @@ def grouped_bars(data: xr.Dataset, dim: str, name: str, ylabel: str, target: Tar
         of = data.sel({dim: label})
         places = np.arange(len(cases)) + (index - 0.5 * (len(labels) - 1)) * width
         axis.bar(places, of[name], width, yerr=2 * of[f"{name}_se"], label=str(label))
-    axis.set_xticks(np.arange(len(cases)), [str(c) for c in cases])
+    slanted = {"rotation": 40, "ha": "right"} if len(cases) > _MOST_UPRIGHT else {}
+    axis.set_xticks(np.arange(len(cases)), [str(c) for c in cases], **slanted)
     axis.set_ylabel(ylabel)
     title = dim.replace("_", " ")
     axis.legend(title=title, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -77,6 +77,7 @@ class Sensitivity(Analysis):
     def draw(self, tree: xr.DataTree, target: Path) -> None:
         """Draw the derivatives of all functionals."""
         data = tree.to_dataset().rename({"functional": "case", "standard_error": "sensitivity_se"})
+        data = data.assign_coords(hyperparameter=list(_LABELS.values()))
         label = "standard deviations per doubling"
         grouped_bars(data, "hyperparameter", "sensitivity", label, target)
 
