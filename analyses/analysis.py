@@ -83,8 +83,8 @@ def perform(analysis: Analysis, out: Path, runner: Runner, resume: bool = False)
     tree.attrs |= {"configuration": json.dumps(configuration, sort_keys=True)}
     write_whole(out / _TREE, lambda path: tree.to_netcdf(path, engine="h5netcdf"))
     write_whole(out / _FIGURE, lambda path: analysis.draw(tree, path))
-    parts = [_heading(analysis), analysis.conclude(tree), _support(cells, runs)]
-    text = "\n\n".join([*parts, f"![{analysis.name}]({_FIGURE})"])
+    figure = f"![{analysis.name}]({_FIGURE})"
+    text = "\n\n".join([_heading(analysis), figure, analysis.conclude(tree), _support(cells, runs)])
     write_whole(out / CONCLUSION, lambda path: path.write_text(text + "\n"))
     return tree
 
