@@ -116,10 +116,9 @@ def overview(data: xr.Dataset, dim: str, bits: str, target: Target) -> None:
         1, 3, figsize=(13, 1.2 + 0.42 * len(labels)), sharey=True, width_ratios=[1.5, 1, 1]
     )
     _stacked_pairs(axes[0], rows, data)
-    for kind, marker in zip(("right", "wrong", "deceived"), "osv", strict=True):
+    kinds = {"right": "human right", "wrong": "human wrong", "deceived": "both deceived"}
+    for (kind, label), marker in zip(kinds.items(), "osv", strict=True):
         of = data.sel(head="first", set=f"held_out_{kind}")
-        label = "human right" if kind == "right" else "human wrong"
-        label = "both deceived" if kind == "deceived" else label
         axes[1].errorbar(
             of["right"], rows, xerr=2 * of["right_se"].fillna(0), fmt=marker, label=label, ms=5
         )

@@ -118,14 +118,20 @@ def right_answers(tree: xr.DataTree) -> xr.Dataset | None:
         One variable per set, dims (chain, draw, head), or (head,) for a maximum.
     """
     right = {}
-    for name, answers in answers_of(tree).items():
-        if f"label_{name}" in tree["constant_data"]:
-            label = tree["constant_data"][f"label_{name}"]
-            probability = xr.where(label == 1, answers, 1 - answers)
-            kept = [d for d in answers.dims if d in ("chain", "draw", "head")]
-            mean = probability.mean([d for d in answers.dims if d not in kept])
-            right[name] = mean.transpose(*kept)
+    for name, probability in right_by_question(tree).items():
+        kept = [d for d in answers_of(tree)[name].dims if d in ("chain", "draw", "head")]
+        mean = probability.mean([d for d in probability.dims if d not in kept])
+        right[name] = mean.transpose(*kept)
     return xr.Dataset(right) if right else None
+
+
+def right_by_question(tree: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Probability that each head gives the true answer to each question, by labelled set."""
+    return {
+        name: xr.where(tree["constant_data"][f"label_{name}"] == 1, answers, 1 - answers)
+        for name, answers in answers_of(tree).items()
+        if f"label_{name}" in tree["constant_data"]
+    }
 
 
 def scalar_functionals(tree: xr.DataTree) -> dict[str, xr.DataArray]:

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.cells import Cell
-from analyses.functionals import answers_of, configuration_of, right_answers
+from analyses.functionals import configuration_of, right_answers, right_by_question
 from analyses.roles import pair_probabilities
 from inference import Run
 
@@ -35,14 +35,18 @@ def measure(run: Run) -> xr.Dataset:
         values[f"{name}_se"] = estimate.standard_error / np.log(2) if known else np.nan
     stats = run.tree["map" if "map" in run.tree.children else "sample_stats"]
     for name in ("disagreement", "disagreement_theta_1", "log_likelihood"):
-        values[name], values[f"{name}_se"] = _mean(stats[name])
+        values[name], values[f"{name}_se"] = mean_and_error(stats[name].values)
     right = right_answers(run.tree)
     if right is not None:
-        means = {n: [_mean(x.sel(head=h)) for h in x["head"].values] for n, x in right.items()}
+        means = {
+            n: [mean_and_error(x.sel(head=h).values) for h in x["head"].values]
+            for n, x in right.items()
+        }
         table = np.array(list(means.values()))
         for name, part in (("right", table[..., 0]), ("right_se", table[..., 1])):
             values[name] = (("set", "head"), part)
-        values["right_questions"] = (("set", "head"), np.array([_questions(run, n) for n in means]))
+        asked = [_over_questions(x) for x in right_by_question(run.tree).values()]
+        values["right_questions"] = (("set", "head"), np.array(asked))
         values |= dict(pair_probabilities(run.tree).data_vars)
     values["usable"] = float(run.result.is_usable)
     coords = {} if right is None else {"set": list(means), "head": ["first", "second"]}
@@ -74,18 +78,15 @@ def with_error(value: xr.DataArray, error: xr.DataArray, digits: int = 2) -> str
     return text if np.isnan(float(error)) else f"{text} ± {float(error):.{digits}f}"
 
 
-def _questions(run: Run, name: str) -> np.ndarray:
+def _over_questions(right: xr.DataArray) -> np.ndarray:
     """Standard error of a mean over questions, of posterior means, by head."""
-    answers = answers_of(run.tree)[name]
-    mean = answers.mean([d for d in answers.dims if d in ("chain", "draw")])
-    label = run.tree["constant_data"][f"label_{name}"].values
-    right = np.where(label == 1, mean.values, 1 - mean.values)
-    return right.std(axis=-1, ddof=1) / np.sqrt(right.shape[-1])
+    mean = right.mean([d for d in right.dims if d in ("chain", "draw")]).transpose("head", ...)
+    return mean.values.std(axis=-1, ddof=1) / np.sqrt(mean.shape[-1])
 
 
-def _mean(draws: xr.DataArray) -> tuple[float, float]:
-    values = draws.values
-    if values.ndim == 0:
-        return float(values), np.nan
-    error = float(np.asarray(az.mcse(values))) if np.ptp(values) > 0 else 0.0
-    return float(values.mean()), error
+def mean_and_error(draws: np.ndarray) -> tuple[float, float]:
+    """Mean and Monte Carlo error of draws, shape (chain, draw); no error of a single value."""
+    if draws.ndim == 0:
+        return float(draws), np.nan
+    error = float(np.asarray(az.mcse(draws))) if np.ptp(draws) > 0 else 0.0
+    return float(draws.mean()), error

@@ -44,8 +44,7 @@ def scores(tree: xr.DataTree) -> xr.DataArray:
     InvalidInput
         If a kind of cases is missing, or has one true answer only.
     """
-    given, truth = _by_question(tree)
-    return given.dot(xr.DataArray(_weights(truth), dims="question"), dim="question")
+    return _score(*_by_question(tree))
 
 
 def pair_probabilities(tree: xr.DataTree) -> xr.Dataset:
@@ -65,7 +64,7 @@ def pair_probabilities(tree: xr.DataTree) -> xr.Dataset:
         error is one over the effective number of draws; a maximum has no Monte Carlo errors.
     """
     given, truth = _by_question(tree)
-    score = given.dot(xr.DataArray(_weights(truth), dims="question"), dim="question")
+    score = _score(given, truth)
     near = _nearest(score)
     first = near.sel(head="first", drop=True).rename(function="first")
     second = near.sel(head="second", drop=True).rename(function="second")
@@ -147,6 +146,10 @@ def _weights(truth: Sequence[np.ndarray]) -> np.ndarray:
     """Weights of questions: kinds weigh alike, and both true answers within a kind."""
     share = 1 / (2 * len(truth))
     return np.concatenate([share / np.where(t == 1, (t == 1).sum(), (t == 0).sum()) for t in truth])
+
+
+def _score(given: xr.DataArray, truth: list[np.ndarray]) -> xr.DataArray:
+    return given.dot(xr.DataArray(_weights(truth), dims="question"), dim="question")
 
 
 def _nearest(score: xr.DataArray) -> xr.DataArray:

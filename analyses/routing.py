@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,7 @@ from jaxtyping import Array
 
 from analyses.cells import Cell
 from analyses.figures import grouped_bars
-from analyses.measures import with_error
+from analyses.measures import mean_and_error, with_error
 from analyses.tables import markdown_table
 from analyses.worlds import WorldAnalysis, difference
 from generative import TwoStageModel, networks, problems
@@ -152,11 +151,7 @@ def _routes(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Datas
     for name, x in found.items():
         dim = "head" if name == "variety" else "afresh"
         draws = np.asarray(x).reshape(*shape, -1)
-        moving = np.ptp(draws, axis=(0, 1)) > 0
-        errors = [
-            float(np.asarray(az.mcse(draws[..., k]))) if moving[k] else 0.0
-            for k in range(len(moving))
-        ]
-        values[name] = (dim, draws.mean((0, 1)))
-        values[f"{name}_se"] = (dim, np.array(errors))
+        means = [mean_and_error(draws[..., k]) for k in range(draws.shape[-1])]
+        for suffix, column in zip(("", "_se"), np.array(means).T, strict=True):
+            values[name + suffix] = (dim, column)
     return xr.Dataset(values, coords={"afresh": list(_PARTS), "head": ["first", "second"]})

@@ -192,6 +192,6 @@ def trend(data: xr.Dataset, cases: Sequence[str]) -> str:
     parts = []
     for case in cases:
         of = data.sel(case=case, first="intended")
-        share = with_error(of["share"], of["share_se"])
-        parts.append(f"{case}: {share} ({float(of['share_questions']):.2f})")
+        value = with_error(of["share"], of["share_se"])
+        parts.append(f"{case}: {value} ({float(of['share_questions']):.2f})")
     return "; ".join(parts)

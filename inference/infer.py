@@ -71,10 +71,11 @@ def infer(
     if not checkpoint_seconds >= 0:
         raise InvalidInput("checkpoint_seconds", checkpoint_seconds, "a number >= 0")
     require_float64("the bits saved")
+    fingerprint = _fingerprint(model)
     if directory is not None:
         directory = Path(directory)
         if resume and (directory / MANIFEST).exists():
-            return _resumed(directory, model, backend, seed, provenance or {})
+            return _resumed(directory, model, fingerprint, backend, seed, provenance or {})
         refuse_occupied(directory, resume)
     configuration = {
         "backend": type(backend).__name__,
@@ -84,20 +85,20 @@ def infer(
     }
     monitor = Monitor(progress)
     if directory is not None:
-        identity = configuration | _identity(model)
+        identity = configuration | _identity(model, fingerprint)
         monitor = Monitor(progress, Checkpoints(directory, identity, checkpoint_seconds))
     run = backend.run(model, seed, monitor, configuration)
-    run.tree.attrs["fingerprint"] = _fingerprint(model)
+    run.tree.attrs["fingerprint"] = fingerprint
     if directory is not None:
         run.save(directory)
     return run
 
 
-def _identity(model: TwoStageModel) -> dict[str, Any]:
+def _identity(model: TwoStageModel, fingerprint: list[float]) -> dict[str, Any]:
     """Return what must be the same for a resumed run to give the same bits."""
     return {
         "parameters": [[name, b.stop - b.start] for name, b in model.space.blocks.items()],
-        "model": _fingerprint(model),
+        "model": fingerprint,
         "dtype": str(model.space.origin.dtype),
         "devices": [device.device_kind for device in jax.devices()],
         "versions": versions(),
@@ -117,6 +118,7 @@ def _fingerprint(model: TwoStageModel) -> list[float]:
 def _resumed(
     directory: Path,
     model: TwoStageModel,
+    fingerprint: list[float],
     backend: Backend,
     seed: int,
     provenance: dict[str, Any],
@@ -129,7 +131,7 @@ def _resumed(
     different = [name for name, value in asked.items() if found.get(name) != value]
     group = run.tree["posterior" if "posterior" in run.tree.children else "map"]
     # Other machines round otherwise.
-    same = np.allclose(run.tree.attrs.get("fingerprint", np.nan), _fingerprint(model), rtol=1e-6)
+    same = np.allclose(run.tree.attrs.get("fingerprint", np.nan), fingerprint, rtol=1e-6)
     if not same or list(group["parameter"].values) != list(coordinates(model)):
         different.append("model")
     if different:

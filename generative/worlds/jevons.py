@@ -101,7 +101,7 @@ def _ask(
         judgement=rng.binomial(_NUM_JUDGES, says_yes) / _NUM_JUDGES,
         num_judges=np.full(len(truth), _NUM_JUDGES),
         difficulty=np.where(truth == 1, 1 - says_yes, says_yes),
-        source=np.arange(len(truth))[:, None] % sum(sum(x.values()) for x in COUNTS.values()),
+        source=np.arange(len(truth))[:, None] % len(throws()[0]),
         tampered=unseen != 0,
     )
 
