@@ -19,7 +19,7 @@ from inference.kernels import surrogate as surrogates
 from inference.kernels.exchange_state import Tuning
 from inference.kernels.negative import ReferenceNegative
 from inference.normalizer.annealing import anneal
-from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
+from inference.normalizer.conditional import annealed_draws
 
 _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
 _NUM_CHECKED = 1024
@@ -61,7 +61,7 @@ class PriorSampler(NamedTuple):
         key : PRNG key
         num_draws : int
         num_annealed : int
-            Particles annealed at each theta_1, of which two are kept; unused where draws are exact.
+            Particles of each conditional sweep at each theta_1; unused where draws are exact.
 
         Raises
         ------
@@ -79,8 +79,8 @@ class PriorSampler(NamedTuple):
         elif self.is_exact:
             particles = _exact(keys, self.recipe, theta_1)
         else:
-            size = largest_divisor(num_draws, MAX_NUMBERS // (num_annealed * model.dimension))
-            particles = _annealed(keys, model, theta_1, num_annealed, size)
+            draws = annealed_draws(key_2, model, theta_1, 2, num_annealed)
+            particles = populate(model, theta_1, draws[:, 0], draws[:, 1])
         _check(particles)
         return particles
 
@@ -156,23 +156,6 @@ def _from_stand_in(
     key_2, key_w = jax.vmap(jax.random.split, out_axes=1)(keys)
     sample = jax.vmap(stand_in.sample)
     return populate(model, theta_1, sample(key_2, theta_1), sample(key_w, theta_1))
-
-
-@partial(jax.jit, static_argnums=(1, 3, 4))
-def _annealed(
-    keys: jax.Array,
-    model: TwoStageModel,
-    theta_1: Float[Array, "n d"],
-    num_annealed: int,
-    in_flight: int,
-) -> Particles:
-    def pair(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
-        found = anneal(x[0], model, x[1], num_annealed).particles
-        # Resampling leaves siblings side by side: keep two that are far apart.
-        return found[0], found[num_annealed // 2]
-
-    theta_2, negative = jax.lax.map(pair, (keys, theta_1), batch_size=in_flight)
-    return populate(model, theta_1, theta_2, negative)
 
 
 @partial(jax.jit, static_argnums=(1,))

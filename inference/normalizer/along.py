@@ -18,6 +18,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from generative import GaussianConditional, InvalidInput, TwoStageModel
+from inference.batches import in_flight
 from inference.estimate import Estimate
 from inference.kernels.density import log_agreeing
 from inference.kernels.independence import independence_step
@@ -26,7 +27,6 @@ from inference.normalizer.annealing import anneal
 from inference.normalizer.gauss_newton import proposal
 from inference.normalizer.ladder import check_disagreement, finite_vector
 from inference.normalizer.path import Path
-from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
 from inference.normalizer.spread import log_of_mean
 from inference.precision import require_float64
 
@@ -144,8 +144,8 @@ def _runs(
         (_, cost), increments = jax.lax.scan(advance, (w, cost + found.num_evaluations), steps)
         return increments, cost
 
-    in_flight = largest_divisor(len(keys), MAX_NUMBERS // (num_particles * model.dimension))
-    return jax.lax.map(one, keys, batch_size=in_flight)
+    batch_size = in_flight(len(keys), num_particles * model.dimension)
+    return jax.lax.map(one, keys, batch_size=batch_size)
 
 
 def _moved(

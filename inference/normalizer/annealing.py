@@ -52,7 +52,7 @@ class Annealed(NamedTuple):
     Attributes
     ----------
     particles : array, shape (n, d)
-        Equally weighted, approximately from q(. | theta_1).
+        Equally weighted, approximately from q(. | theta_1), in random order.
     log_normalizer : float array
         Estimate of log Z(theta_1), nats.
     num_evaluations : int array
@@ -185,7 +185,7 @@ def _carry(
     def unfinished(state: _State) -> Array:
         return ~state.annealed.reached & (state.annealed.schedule.length < max_temperatures)
 
-    key, key_start = jax.random.split(key)
+    key, key_start, key_order = jax.random.split(key, 3)
     particles = path.sample(key_start, num_particles)
     excess = jax.vmap(path.excess)(particles)
     ones = jnp.ones(MAX_TEMPERATURES)
@@ -201,7 +201,11 @@ def _carry(
     )
     half = jnp.asarray(0.5, ones.dtype)
     state = _State(key, particles, excess, jnp.zeros_like(half), half, start)
-    return jax.lax.while_loop(unfinished, advance, state).annealed
+    annealed = jax.lax.while_loop(unfinished, advance, state).annealed
+    # Systematic resampling keeps the order of the ancestors, so that a position in it has a
+    # history of its own: the first particle feels only part of every reweighting.
+    order = jax.random.permutation(key_order, num_particles)
+    return annealed._replace(particles=annealed.particles[order])
 
 
 def largest_increment(excess: Float[Array, " n"], left: Array, ess_fraction: float) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from generative import GaussianConditional, InvalidInput, TwoStageModel
+from inference.batches import in_flight
 from inference.estimate import Estimate
 from inference.kernels.density import log_agreeing
 from inference.kernels.surrogate import flat
@@ -30,7 +31,6 @@ from inference.normalizer.ladder import (
     log_normalizer,
 )
 from inference.normalizer.path import Path
-from inference.normalizer.repeated import MAX_NUMBERS, largest_divisor
 from inference.normalizer.spread import LARGEST_SPREAD
 from inference.precision import require_float64
 
@@ -105,13 +105,13 @@ def _prepare(
     """Map between the ends, draws at either (2, block, n, d), a step size, cost, and blindness."""
     base, cost = proposal(key_base, model, points.mean(axis=0))
     keys = jax.random.split(key_draws, (2, _NUM_BLOCKS))
-    in_flight = largest_divisor(_NUM_BLOCKS, MAX_NUMBERS // (_NUM_PARTICLES * model.dimension))
+    batch_size = in_flight(_NUM_BLOCKS, _NUM_PARTICLES * model.dimension)
 
     def runs(x: tuple[jax.Array, Array]) -> tuple[Array, Array, Array, Array]:
         def one(key: jax.Array) -> Annealed:
             return anneal(key, model, x[1], _NUM_PARTICLES)
 
-        found = jax.lax.map(one, x[0], batch_size=in_flight)
+        found = jax.lax.map(one, x[0], batch_size=batch_size)
         last = jnp.take_along_axis(
             found.schedule.step_sizes, found.schedule.length[:, None] - 1, axis=1
         )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
+from inference.batches import in_flight
 from inference.normalizer.annealing import (
     ESS_FRACTION,
     Annealed,
@@ -23,8 +24,6 @@ _FEWEST_PARTICLES = 64
 # Runs that differ by more (nats) get more particles; others are averaged over more runs.
 _SPREAD_WORTH_AVERAGING = 0.8
 _GROWTH = 4
-# Numbers held by the particles of the runs in flight, at most.
-MAX_NUMBERS = 4_000_000
 
 Summary = tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]
 
@@ -147,9 +146,9 @@ def _round(
 ) -> Annealed:
     """Make some runs per point, as many at a time as memory allows; NumPy arrays."""
     num_points, dimension = theta_1.shape
-    in_flight = largest_divisor(num_points * num_runs, MAX_NUMBERS // (num_particles * dimension))
+    batch_size = in_flight(num_points * num_runs, num_particles * dimension)
     keys = jax.random.split(key, (num_points, num_runs))
-    found = _runs(keys, model, theta_1, schedules, num_particles, in_flight)
+    found = _runs(keys, model, theta_1, schedules, num_particles, batch_size)
     return jax.tree.map(np.asarray, found)
 
 
@@ -165,7 +164,7 @@ def _pilots(
         run = anneal(x[0], model, x[1], _FEWEST_PARTICLES, ess_fraction, max_increment)
         return _without_particles(run)
 
-    size = largest_divisor(len(theta_1), MAX_NUMBERS // (_FEWEST_PARTICLES * theta_1.shape[1]))
+    size = in_flight(len(theta_1), _FEWEST_PARTICLES * theta_1.shape[1])
     return jax.lax.map(one, (keys, theta_1), batch_size=size)
 
 
@@ -176,7 +175,7 @@ def _runs(
     theta_1: Array,
     schedules: Schedule,
     num_particles: int,
-    in_flight: int,
+    batch_size: int,
 ) -> Annealed:
     point = jnp.repeat(jnp.arange(keys.shape[0]), keys.shape[1])
 
@@ -186,17 +185,12 @@ def _runs(
         run = anneal_along(key, model, theta_1[index], num_particles, schedule)
         return _without_particles(run)._replace(schedule=jnp.zeros(()))
 
-    found = jax.lax.map(one, (keys.ravel(), point), batch_size=in_flight)
+    found = jax.lax.map(one, (keys.ravel(), point), batch_size=batch_size)
     return jax.tree.map(lambda leaf: leaf.reshape(keys.shape + leaf.shape[1:]), found)
 
 
 def _without_particles(run: Annealed) -> Annealed:
     return run._replace(particles=jnp.zeros(()))
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """Largest divisor up to a limit, so that no batch is left over to be compiled apart."""
-    return max(i for i in range(1, number + 1) if number % i == 0 and i <= max(limit, 1))
 
 
 def _gathered(rounds: list[Annealed], pilot: Annealed, num_particles: int, spent: int) -> Runs:

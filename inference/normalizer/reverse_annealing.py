@@ -23,12 +23,15 @@ from inference.normalizer.bidirectional import (
     missed_region,
     reverse_work,
 )
+from inference.normalizer.conditional import conditional_sweep
 from inference.normalizer.path import Path
 from inference.normalizer.spread import lower_bracket, upper_bracket
 
 _NUM_BLOCKS = 16
 _NUM_FORWARD, _NUM_REVERSE = 8, 4  # chains a block
 _NUM_PILOT_PARTICLES = 64
+# Of the conditional sweep by which an annealed draw comes to have the law of q(. | theta_1).
+_NUM_SWEEP_PARTICLES = 32
 # Of a second pilot, where the first missed a region.
 _NUM_SECOND_PILOT_PARTICLES = 1024
 # Exact draws by rejection may cost this share of the budget.
@@ -148,13 +151,16 @@ def _draws(
         conditioned = AgreementConditioned(model.second_stage.around(theta_1), model.agreement)
         draws, tries = conditioned.sample_with_tries(key, (num_draws,))
         return draws, tries.sum()
-    # One draw of each of as many particles, so that a block's draws share few ancestors.
-    keys = jax.random.split(key, _NUM_BLOCKS)
-    runs = jax.lax.map(
-        lambda key: anneal_along(key, model, theta_1, _NUM_PILOT_PARTICLES, schedule), keys
-    )
-    stride = _NUM_PILOT_PARTICLES // _NUM_REVERSE
-    return runs.particles[:, ::stride].reshape(num_draws, -1), runs.num_evaluations.sum()
+    key_start, key_sweep = jax.random.split(key)
+    start = anneal_along(key_start, model, theta_1, num_draws, schedule)
+    path = Path(model, theta_1, flat(model))
+
+    def sweep(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
+        return conditional_sweep(x[0], path, schedule, x[1], _NUM_SWEEP_PARTICLES)
+
+    keys = jax.random.split(key_sweep, num_draws)
+    draws, cost = jax.lax.map(sweep, (keys, start.particles), batch_size=_NUM_REVERSE)
+    return draws, start.num_evaluations + cost.sum()
 
 
 @partial(jax.jit, static_argnums=(1,))
