@@ -1,9 +1,15 @@
 """Checks that a run must pass before its result is called converged."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import arviz as az
 import numpy as np
+from scipy import stats
+
+FALSE_ALARM_RATE = 1e-3
+# A comparison states the shift that it sees with probability 95 %.
+_POWER_QUANTILE = float(stats.norm.ppf(0.95))
 
 MAX_RHAT = 1.01
 MIN_ESS = 400.0
@@ -19,11 +25,74 @@ class Check:
     name : str
     passed : bool
     message : str
+    about : {"draws", "evidence", "both"}
+        What must not be used if it fails.
     """
 
     name: str
     passed: bool
     message: str
+    about: Literal["draws", "evidence", "both"] = "draws"
+
+
+def check_no_shift(
+    name: str,
+    quantities: dict[str, tuple[float, float, float]],
+    what: str,
+    degrees: float = np.inf,
+    about: Literal["draws", "evidence", "both"] = "draws",
+) -> Check:
+    """Check that no mean differs from zero, with a family-wise false-alarm rate of 0.1 %.
+
+    A check that passes says how sharp it was: the shift, in standard deviations of the quantity,
+    that it would have seen with probability 95 %.
+
+    Parameters
+    ----------
+    name : str
+        Of the check.
+    quantities : dict
+        Name to difference, its standard error, and the standard deviation of the quantity itself.
+    what : str
+        What was compared, for the message.
+    degrees : float
+        Of freedom of Student's law, for errors that come from few runs.
+    about : {"draws", "evidence", "both"}
+    """
+    if not quantities:
+        return Check(name, True, f"{what}: nothing varies", about)
+    limit = float(stats.t.isf(FALSE_ALARM_RATE / 2 / len(quantities), degrees))
+    scores = {n: z_score(difference, error) for n, (difference, error, _) in quantities.items()}
+    worst = max(scores, key=lambda n: abs(scores[n]))
+    seen = max(
+        (limit + _POWER_QUANTILE) * error / spread if spread > 0 else 0.0
+        for _, error, spread in quantities.values()
+    )
+    passed = all(abs(z) < limit for z in scores.values())
+    power = f"; it sees shifts above {seen:.2g} sd" if passed else ""
+    score = f"largest |z| {abs(scores[worst]):.2f} ({worst}), below {limit:.2f}"
+    return Check(name, passed, f"{what}: {score}{power}", about)
+
+
+def z_score(difference: float, error: float) -> float:
+    """Difference over its standard error; 0 for equal constants, infinite where undefined."""
+    if difference == 0 and error == 0:
+        return 0.0
+    if not error > 0 or not np.isfinite(error):
+        return np.inf
+    return float(np.nan_to_num(difference / error, nan=np.inf))
+
+
+def mean_and_error(x: np.ndarray) -> tuple[float, float]:
+    """Mean, and the larger of the within-chain and the between-chain standard error.
+
+    Parameters
+    ----------
+    x : array, shape (chain, draw)
+    """
+    within = float(np.asarray(az.mcse(x))) if np.ptp(x) > 0 else 0.0
+    between = float(x.mean(axis=1).std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
+    return float(x.mean()), max(within, between)
 
 
 def check_chains(quantities: dict[str, np.ndarray]) -> list[Check]:

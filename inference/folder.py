@@ -101,6 +101,7 @@ def load(directory: Path, model: TwoStageModel | None = None) -> Run:
         [Check(**check) for check in summary["checks"]],
         summary["notes"],
         model,
+        tuple(summary.get("usable", ())),
     )
 
 
@@ -112,6 +113,7 @@ def summarize(run: Run) -> dict[str, Any]:
         "bits_saved": None if run.bits_saved is None else vars(run.bits_saved),
         "checks": [vars(check) for check in run.checks],
         "notes": run.notes,
+        "usable": run.usable,
     }
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from generative import TwoStageModel
 from inference.datatree import answers
+from inference.directions import agreement_directions, whitened_shift
 
-_PARAMETERS_JUDGED = 50
+# Directions that are judged one by one.
+_LEADING = 3
 
 
 def functionals(
@@ -26,13 +28,13 @@ def functionals(
         As `values` and `answers` in :class:`~inference.backends.base.Draws`.
     """
     origin = np.asarray(model.space.origin)
-    result = {
-        name: values[name] for name in ("lp", "disagreement", "log_likelihood") if name in values
-    }
+    names = ("lp", "disagreement", "disagreement_theta_1", "log_likelihood")
+    result = {name: values[name] for name in names if name in values}
     for name, start in (("theta_1", origin), ("theta_2", values["theta_1"])):
         by_block = values.get(f"squared_distance_{name[-1]}")
         squares = (values[name] - start) ** 2 if by_block is None else by_block
         result[f"distance_{name}"] = np.sum(squares, axis=-1)
+    result |= where_z_acts(model, values)
     if "disagreement_negative" in values:
         result["disagreement_negative"] = values["disagreement_negative"]
     answered = answers(model, values["theta_2"]) if answered is None else answered
@@ -42,16 +44,46 @@ def functionals(
     return result
 
 
+def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """theta_1 along the directions in which C changes; shape (chain, draw).
+
+    Empty where C has no gradient, or where only a few draws are kept whole.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    values : dict
+        As in :class:`~inference.backends.base.Draws`.
+    """
+    if values["theta_1"].shape[:2] != values["lp"].shape:
+        return {}
+    directions = agreement_directions(model)
+    if not len(directions):
+        return {}
+    along = whitened_shift(model, values["theta_1"]) @ directions.T
+    leading = {
+        f"theta_1_along_{i + 1}": along[..., i] for i in range(min(_LEADING, along.shape[-1]))
+    }
+    return leading | {"theta_1_projected": np.sum(along**2, axis=-1)}
+
+
 def judged(
     model: TwoStageModel, values: dict[str, np.ndarray], answered: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return what convergence is judged on: C, L, the log joint, and answers or parameters.
 
     Where the model has heads these are its answers, question by question; else the parameters
-    that are not constants (by design).
+    that are not constants (by design). C(theta_1), theta_1 where Z acts on it, and how far theta_2
+    went from theta_1 are judged in either case: a wrong Z shows there and nowhere else.
     """
     names = ["disagreement", "lp"] + ([] if model.is_null else ["log_likelihood"])
     result = {name: values[name] for name in names if model.agreement.strength or name != "lp"}
+    if model.agreement.strength:
+        result |= {name: values[name] for name in ("disagreement_theta_1",) if name in values}
+        result |= where_z_acts(model, values)
+    kept = values["theta_1"].shape[:2] == values["lp"].shape
+    if kept and model.moving_2.any():
+        result["distance_theta_2"] = np.sum((values["theta_2"] - values["theta_1"]) ** 2, axis=-1)
     if answered:
         return result | {f"answers_{name}": answer for name, answer in answered.items()}
     if values["theta_1"].shape[1] < values["lp"].shape[1]:

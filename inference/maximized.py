@@ -104,14 +104,16 @@ def run_maximizer(
         }
         notes += [log_z.note] * bool(log_z.note)
     best = int(np.argmax(np.where(np.isfinite(ranked), ranked, -np.inf)))
-    checks = _checks(model, statistics, best, note)
+    checks = _checks(model, statistics, best)
     log_evidence, bits_saved, ledger = None, None, None
     how = "log evidence: not estimated, as laplace is off or the model large"
+    if note is not None:
+        how = "log evidence: not estimated, as this is not the maximum of the joint density"
     if log_z is not None:
         error_z = float(log_z.standard_error[best])
         notes.append(_agreement_of_starts(ranked, log_z.standard_error, best))
         bits_saved = Estimate(-float(log_z.value[best]), error_z, method=log_z.method)
-        if laplace:
+        if laplace and note is None:
             at_best = Estimate(float(ranked[best]), error_z)
             log_evidence, how = _laplace(key_laplace, model, found, best, at_best, checks)
         if num_ledger_points:
@@ -134,7 +136,11 @@ def run_maximizer(
     )
     passed = all(check.passed for check in checks)
     result = Result.converged if passed else Result.not_converged
-    return Run(tree, result, log_evidence, bits_saved, checks, notes, model)
+    if passed and note is not None:
+        result = Result.other_target
+    usable = ("maximum",) if result is Result.converged else ()
+    tree.attrs |= {"result": result.value, "usable": ", ".join(usable)}
+    return Run(tree, result, log_evidence, bits_saved, checks, notes, model, usable)
 
 
 def _described(model: TwoStageModel, found: Ascended) -> dict[str, np.ndarray]:
@@ -200,9 +206,7 @@ def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
     return value, np.sqrt((number - 1) / number * spread)
 
 
-def _checks(
-    model: TwoStageModel, statistics: dict[str, np.ndarray], best: int, note: str | None
-) -> list[Check]:
+def _checks(model: TwoStageModel, statistics: dict[str, np.ndarray], best: int) -> list[Check]:
     names = ("lp", "disagreement", "objective", "log_normalizer_se")
     bad = [n for n in names if n in statistics and not np.isfinite(statistics[n][best])]
     value, error = (float(statistics[name][best]) for name in ("shortfall", "shortfall_se"))
@@ -210,7 +214,6 @@ def _checks(
     passed = bool(value + _SIGMAS * error < allowed)
     return [
         Check("finite", not bad, f"not finite: {', '.join(bad)}" if bad else "all finite"),
-        Check("target", note is None, note or "the joint density"),
         Check(
             "stationarity",
             passed,

@@ -15,10 +15,16 @@ from inference.estimate import Estimate
 
 
 class Result(Enum):
-    """How a run ended."""
+    """How a run ended; only `converged` may be used as the posterior.
+
+    `unverified` passed the checks that were made, but one that its method needs was switched off.
+    `other_target` passed, and its draws are of another law than the posterior, as was asked for.
+    """
 
     converged = "converged"
     not_converged = "not_converged"
+    unverified = "unverified"
+    other_target = "other_target"
     non_finite = "non_finite"
     budget_exhausted = "budget_exhausted"
 
@@ -43,6 +49,9 @@ class Run:
         Posterior mean of -log2 Z(theta_1), in *nats* like every estimate; see `Estimate.bits`.
     checks : list of Check
     notes : list of str
+    usable : tuple of str
+        Which parts may be used, of `draws`, `log_evidence` and `maximum`: an evidence from
+        independent runs that agree may be right where draws of many modes are too few.
     model : TwoStageModel or None
         None for a run loaded from a folder without its model.
     """
@@ -54,6 +63,7 @@ class Run:
     checks: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     model: TwoStageModel | None = None
+    usable: tuple[str, ...] = ()
 
     def predict(self, inputs: Any, num_draws: int = 200) -> xr.DataArray:
         """Answers of both heads on new inputs, draw by draw.

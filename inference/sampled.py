@@ -7,7 +7,7 @@ import numpy as np
 
 from generative import AgreementNotReached, TwoStageModel, simulate
 from inference.backends.base import Draws, Sampler
-from inference.checks import check_chains
+from inference.checks import Check, check_chains
 from inference.datatree import answers, build_tree
 from inference.estimate import Estimate
 from inference.functionals import judged
@@ -37,6 +37,8 @@ def run_sampler(
     log_evidence, how = sampler.log_evidence(model, draws, key_evidence, monitor)
     prior, note = _prior(model, key_prior)
     notes = [*draws.notes, *missing, *note, how]
+    notes += [f"not checked: {what}" for what in draws.unverified]
+    notes += [f"not the posterior: {draws.other_target}"] if draws.other_target else []
     tree = build_tree(
         model,
         draws.values,
@@ -50,10 +52,33 @@ def run_sampler(
         configuration=configuration | {"tuning": draws.tuning},
         notes=notes,
     )
-    result = Result.converged if all(check.passed for check in checks) else Result.not_converged
+    result = _result(draws, checks)
+    usable = _usable(result, checks, log_evidence, sampler.evidence_stands_alone)
+    tree.attrs |= {"result": result.value, "usable": ", ".join(usable)}
+    return Run(tree, result, log_evidence, bits_saved, checks, notes, model, usable)
+
+
+def _result(draws: Draws, checks: list[Check]) -> Result:
     if draws.exhausted:
-        result = Result.budget_exhausted
-    return Run(tree, result, log_evidence, bits_saved, checks, notes, model)
+        return Result.budget_exhausted
+    if not all(check.passed for check in checks):
+        return Result.not_converged
+    if draws.other_target is not None:
+        return Result.other_target
+    return Result.unverified if draws.unverified else Result.converged
+
+
+def _usable(
+    result: Result, checks: list[Check], log_evidence: Estimate | None, stands_alone: bool
+) -> tuple[str, ...]:
+    """Name the parts of a run that may be used: its draws, its log evidence."""
+    known = log_evidence is not None and np.isfinite(log_evidence.standard_error)
+    if result is Result.converged:
+        return ("draws", "log_evidence") if known else ("draws",)
+    sound = all(check.passed for check in checks if check.about != "draws")
+    if known and stands_alone and sound and result is Result.not_converged:
+        return ("log_evidence",)
+    return ()
 
 
 def _bits_saved(

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -33,6 +33,10 @@ class Draws:
         The backend's own, beside those on chains.
     doubling : Doubling or None
     notes : list of str
+    unverified : list of str
+        Checks that its options switched off, though the method is not exact without them.
+    other_target : str or None
+        What the draws are of, where that is not the posterior.
     tuning : dict
         Every choice that warm-up made, for the configuration attribute.
     exhausted : bool
@@ -53,6 +57,8 @@ class Draws:
     checks: list[Check] = field(default_factory=list)
     doubling: Doubling | None = None
     notes: list[str] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+    other_target: str | None = None
     tuning: dict[str, Any] = field(default_factory=dict)
     exhausted: bool = False
     seconds: float = float("nan")
@@ -101,7 +107,16 @@ class Backend(BaseModel):
 
 
 class Sampler(Backend):
-    """Base of the backends that draw from the posterior."""
+    """Base of the backends that draw from the posterior.
+
+    Attributes
+    ----------
+    evidence_stands_alone : bool
+        Whether the log evidence comes from independent runs of its own, and may be used though the
+        draws may not.
+    """
+
+    evidence_stands_alone: ClassVar[bool] = False
 
     @abstractmethod
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:

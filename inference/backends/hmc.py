@@ -11,6 +11,7 @@ from pydantic import Field
 
 from generative import TwoStageModel, two_stage
 from inference.backends.base import ChainMethod, Draws, Sampler, place
+from inference.certificate import check_fresh
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Estimate
@@ -20,6 +21,7 @@ from inference.functionals import functionals
 from inference.kernels.density import describe
 from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
+from inference.kernels.lag import moves_needed
 from inference.kernels.negative import (
     NegativeChoice,
     NegativeSampler,
@@ -31,6 +33,10 @@ from inference.loop import Loop
 from inference.progress import SILENT, Monitor
 
 _MAX_FAILURE_RATE = 1e-3
+# Moves per persistent negative sample, until warm-up has measured how many it takes.
+_FIRST_MOVES = 4
+# Draws per chain at which that memory is measured.
+_LAG_POINTS = 64
 
 
 class HMC(Sampler):
@@ -53,8 +59,9 @@ class HMC(Sampler):
         quadratic. `exchange` moves theta_2 and theta_1 in turn; its sweeps are cheaper.
     negative : {"auto", "rejection", "persistent"}
         `auto` takes rejection where a pilot finds it affordable.
-    num_moves : int
-        HMC moves per persistent negative sample.
+    num_moves : int, optional
+        HMC moves per persistent negative sample. By default warm-up measures how many leave a
+        hundredth of the correlation with where the sample was.
     rejection_cap : int
         Proposals per negative sample, at most.
     max_num_steps : int
@@ -64,7 +71,10 @@ class HMC(Sampler):
     max_doublings : int
         With persistent negative samples the draws are repeated with twice the moves per sample,
         so many times at most, until that changes nothing beyond Monte Carlo error; the last ones
-        are kept. 0 skips this check.
+        are kept. 0 skips this check, and the run ends as `unverified`.
+    num_fresh : int
+        Persistent negative samples at so many draws are compared with freshly annealed ones. 0
+        skips this check, and the run ends as `unverified`.
     evidence_particles : int
         Per run of the tempered SMC (eight runs) that estimates the log evidence beside the
         chains; 0 skips it.
@@ -77,11 +87,12 @@ class HMC(Sampler):
     thinning: int = Field(1, ge=1)
     kernel: Literal["auto", "nuts", "exchange", "joint"] = "auto"
     negative: NegativeChoice = "auto"
-    num_moves: int = Field(4, ge=1)
-    rejection_cap: int = Field(20_000, ge=1)
+    num_moves: int | None = Field(None, ge=1)
+    rejection_cap: int = Field(100_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
     target_acceptance: float = Field(0.7, gt=0, lt=1)
     max_doublings: int = Field(3, ge=0, le=8)
+    num_fresh: int = Field(256, ge=0)
     evidence_particles: int = Field(64, ge=0)
     chain_method: ChainMethod = "vectorized"
 
@@ -89,7 +100,8 @@ class HMC(Sampler):
         """Draw from the posterior; see :func:`inference.infer`."""
         if self.kernel == "nuts" or (self.kernel == "auto" and model.agreement.is_tractable):
             return self._draw_nuts(model, key, monitor)
-        sampler, note = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
+        settings = (self.negative, self.rejection_cap, self.max_num_steps)
+        sampler, note = choose(model, *settings, for_chains=True)
         draws = self._draw_exchange(model, sampler, key, monitor)
         failed = draws.exhausted and isinstance(sampler, RejectionNegative)
         if failed and self.negative == "auto":
@@ -97,6 +109,8 @@ class HMC(Sampler):
             note = "rejection hit its cap in the posterior; negative samples are persistent instead"
             draws = self._draw_exchange(model, PersistentNegative(self.max_num_steps), key, monitor)
         draws.notes.insert(0, note)
+        if "num_moves" in draws.tuning:
+            draws.notes.insert(1, f"{draws.tuning['num_moves']} HMC moves per negative sample")
         return draws
 
     def log_evidence(
@@ -108,7 +122,7 @@ class HMC(Sampler):
         sampler, _ = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
         if draws.tuning.get("negative") == PersistentNegative.__name__:
             sampler = PersistentNegative(self.max_num_steps)
-        num_moves = self.num_moves if draws.doubling is None else 2 * draws.doubling.num_moves
+        num_moves = int(draws.tuning.get("num_moves", _FIRST_MOVES))
         recipe = Recipe(model, sampler, self.max_num_steps)
         return log_evidence_beside(
             recipe, draws.values, key, self.evidence_particles, num_moves, monitor
@@ -157,11 +171,12 @@ class HMC(Sampler):
         kernel = kernel_class(
             model,
             sampler,
-            num_moves=self.num_moves,
+            num_moves=self.num_moves or _FIRST_MOVES,
             max_num_steps=self.max_num_steps,
             target_acceptance=self.target_acceptance,
         )
-        keys = jax.random.split(key, self.num_chains)
+        key_start, key_moves, key_fresh = jax.random.split(key, 3)
+        keys = jax.random.split(key_start, self.num_chains)
         state = jax.jit(lambda k: kernel.init(k, 0))(keys)
         step, state = place(kernel.sample, state, self.chain_method, self.num_chains)
         log_z = model.agreement.log_normalizer
@@ -171,7 +186,7 @@ class HMC(Sampler):
             return collect_exchange(state) | known
 
         loop = Loop(step, collect, self.thinning, monitor, kernel.get_diagnostics_str)
-        state = self._warm_up(kernel, loop, state)
+        state = self._warm_up(kernel, loop, state, key_moves)
         state, values = loop.run(state, self.num_draws, "draws")
         num_failed = int(np.max(np.asarray(state.num_failed)))
         rate = num_failed / (self.num_draws * self.thinning)
@@ -191,11 +206,13 @@ class HMC(Sampler):
             exhausted=not checks[1].passed,
             seconds=loop.seconds,
         )
-        if self.max_doublings and not sampler.is_exact:
-            self._double(model, loop, state, draws)
+        if not sampler.is_exact:
+            self._verify(model, loop, state, draws, key_fresh)
         return draws
 
-    def _warm_up(self, kernel: TransportedExchange, loop: Loop, state: PyTree) -> PyTree:
+    def _warm_up(
+        self, kernel: TransportedExchange, loop: Loop, state: PyTree, key: jax.Array
+    ) -> PyTree:
         """Adapt in three phases: flat metrics, curved metrics, and the better of the two."""
         quarter = self.num_warmup // 4
         lengths = [quarter, quarter, self.num_warmup - 2 * quarter]
@@ -213,25 +230,54 @@ class HMC(Sampler):
             if phase == 0:
                 flat_tuning = state.tuning
             state = adapt(state, late, flat_tuning, jnp.asarray(phase > 0))
+        if self.num_moves is None and not kernel.negative.is_exact:
+            state = _with_moves(kernel, state, values, key)
         return state
+
+    def _verify(
+        self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws, key: jax.Array
+    ) -> None:
+        """Check negative samples that are not exact: by doubling, and against fresh ones."""
+        if self.max_doublings:
+            self._double(model, loop, state, draws)
+        else:
+            draws.unverified.append("doubling (max_doublings = 0)")
+        if self.num_fresh:
+            pair = (draws.values["theta_1"], draws.values["negative"])
+            draws.checks.append(check_fresh(model, key, *pair, self.num_fresh))
+        else:
+            draws.unverified.append("fresh negatives (num_fresh = 0)")
 
     def _double(self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws) -> None:
         """Double the moves per negative sample until that changes nothing; keep the last draws."""
         burn_in = max(1, self.num_draws // 10)
-        for doubling in range(self.max_doublings):
+        for _ in range(self.max_doublings):
+            num_moves = int(state.num_moves[0])
             state = state._replace(num_moves=2 * state.num_moves)
             state, _ = loop.run(state, burn_in, "doubling, burn-in")
             state, values = loop.run(state, self.num_draws, "doubling")
             draws.doubling = compare(
                 functionals(model, draws.values),
                 functionals(model, values),
-                self.num_moves * 2**doubling,
+                num_moves,
             )
             draws.values, draws.seconds = values, loop.seconds
+            draws.tuning["num_moves"] = 2 * num_moves
             if draws.doubling.check.passed:
                 break
         draws.checks.append(draws.doubling.check)
         draws.checks[0] = check_divergences(draws.values["diverging"])
+
+
+def _with_moves(
+    kernel: TransportedExchange, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
+) -> ExchangeState:
+    """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
+    late = max(1, values["theta_1"].shape[1] // 2)
+    chosen = np.linspace(late, values["theta_1"].shape[1] - 1, _LAG_POINTS).astype(int)
+    pair = (jnp.asarray(values[name][:, chosen]) for name in ("theta_1", "negative"))
+    number = moves_needed(key, kernel, state.tuning, *pair)
+    return state._replace(num_moves=jnp.full_like(state.num_moves, number))
 
 
 def collect_exchange(state: ExchangeState) -> dict[str, jax.Array]:
@@ -258,4 +304,9 @@ def _record(kernel: TransportedExchange, state: ExchangeState) -> dict[str, Any]
         "step_theta_1": np.asarray(tuning.step_1.value).tolist(),
         "step_theta_2": np.asarray(tuning.step_2.value).tolist(),
         "step_negative": np.asarray(tuning.step_negative.value).tolist(),
+        **(
+            {}
+            if kernel.negative.is_exact
+            else {"num_moves": int(np.max(np.asarray(state.num_moves)))}
+        ),
     }

@@ -13,8 +13,7 @@ from blackjax.ns.utils import compute_num_live
 from jaxtyping import Float
 from scipy import stats
 
-from inference.checks import Check
-from inference.doubling import FALSE_ALARM_RATE
+from inference.checks import FALSE_ALARM_RATE, Check
 
 # Nats between two phases that a tempered population of a thousand cannot be trusted to cross.
 _BARRIER = float(np.log(1000.0))

@@ -16,8 +16,13 @@ from inference.kernels.density import log_agreeing
 from inference.kernels.independence import independence_step
 from inference.kernels.reference_hmc import reference_hmc
 
-# Rejection is affordable where it needs at most about this many proposals a draw.
+# Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
+# also where the proposals of a draw need so many floating-point operations. (Particles by the
+# thousand all wait for the slowest.)
 _AFFORDABLE_TRIES = 300.0
+_AFFORDABLE_OPERATIONS = 2e7
+# A draw that needs more than the cap fails: the mean must be far below.
+_CAP_OVER_MEAN = 10.0
 _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
 
 NegativeChoice = Literal["auto", "rejection", "persistent"]
@@ -140,7 +145,12 @@ class PersistentNegative(NegativeSampler):
 
 
 def choose(
-    model: TwoStageModel, requested: NegativeChoice, cap: int, max_num_steps: int
+    model: TwoStageModel,
+    requested: NegativeChoice,
+    cap: int,
+    max_num_steps: int,
+    *,
+    for_chains: bool = False,
 ) -> tuple[NegativeSampler, str]:
     """Choose how negative samples are made, and say why.
 
@@ -152,6 +162,8 @@ def choose(
         affordable.
     cap, max_num_steps : int
         Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
+    for_chains : bool
+        Whether a few chains will draw, and not a population.
     """
     persistent, rejection = PersistentNegative(max_num_steps), RejectionNegative(cap)
     if requested == "persistent":
@@ -160,16 +172,30 @@ def choose(
         return rejection, "negative samples are drawn by rejection, exactly, as requested"
     if model.agreement.closed_form is not None:
         return ClosedFormNegative(), "negative samples are drawn from the closed form, exactly"
-    tries = _pilot_tries(model)
-    if tries <= _AFFORDABLE_TRIES:
+    tries, affordable = _pilot_tries(model), _AFFORDABLE_TRIES
+    if for_chains:
+        affordable = max(affordable, _AFFORDABLE_OPERATIONS / _operations(model))
+    affordable = min(affordable, cap / _CAP_OVER_MEAN)
+    if tries <= affordable:
         return rejection, (
             f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
             "each under the prior)"
         )
     return persistent, (
         "negative samples are persistent: rejection would need more than "
-        f"{_AFFORDABLE_TRIES:.0f} proposals each"
+        f"{affordable:.0f} proposals each"
     )
+
+
+def _operations(model: TwoStageModel) -> float:
+    """Floating-point operations of one proposal; counted, not timed, so that choices repeat."""
+
+    def propose(key: jax.Array) -> Array:
+        theta = model.second_stage.around(model.space.origin).sample(key)
+        return model.agreement.disagreement(theta)
+
+    cost = jax.jit(propose).lower(jax.random.key(0)).cost_analysis() or {}
+    return max(float(cost.get("flops", 0.0)), 1.0)
 
 
 def _pilot_tries(model: TwoStageModel) -> float:
