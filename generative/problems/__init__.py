@@ -8,10 +8,10 @@ from typing import Any
 from generative.errors import InvalidInput
 from generative.problems.linear_gaussian import linear_gaussian
 from generative.problems.problem import Problem, Truth
-from generative.problems.shapes import gaussian_mixture, indicator
+from generative.problems.shapes import gaussian_mixture, indicator, singular_product
 from generative.problems.spike import spike_and_slab
 from generative.problems.two_headed import TwoHeaded
-from generative.problems.wells import double_well, rotated_wells
+from generative.problems.wells import double_well, rotated_wells, separate_wells, tilted_wells
 from generative.problems.worlds import Digits, Jevons, Room
 
 __all__ = ["Problem", "Truth", "builder", "get", "names"]
@@ -22,8 +22,11 @@ _BUILDERS: dict[str, Callable[..., Problem | TwoHeaded]] = {
         linear_gaussian,
         double_well,
         rotated_wells,
+        separate_wells,
+        tilted_wells,
         gaussian_mixture,
         indicator,
+        singular_product,
         spike_and_slab,
         Digits,
         Jevons,

@@ -124,6 +124,7 @@ def _truth(
         np.linalg.slogdet(2 * np.pi * innovation)[1] + error @ np.linalg.solve(innovation, error)
     )
     cov_1 = posterior[:d, :d]
+    difference = np.hstack([-np.eye(d), np.eye(d)])
     expected_log_z = log_normalizer(posterior_mean[:d]) - 0.5 * np.sum(inverse * (a @ cov_1 @ a.T))
     return Truth(
         log_evidence=float(log_evidence),
@@ -131,6 +132,7 @@ def _truth(
         mean_2=posterior_mean[d:],
         cov_1=cov_1,
         cov_2=posterior[d:, d:],
+        cov_difference=difference @ posterior @ difference.T,
         log_normalizer=log_normalizer,
         bits_saved=float(-expected_log_z / np.log(2)),
     )

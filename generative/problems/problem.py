@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import ArrayLike, Float
 
+from generative.errors import InvalidInput
 from generative.model import TwoStageModel
 
 # Dense covariances are for checking only; beyond this dimension they are not worth their memory.
@@ -24,6 +25,8 @@ class Truth:
         Posterior means of theta_1 and theta_2.
     cov_1, cov_2 : arrays, shape (d, d)
         Posterior covariances.
+    cov_difference : array, shape (d, d)
+        Posterior covariance of theta_2 - theta_1, which shows a lag of negative samples first.
     log_normalizer : callable
         log Z(theta_1) in nats, of arrays of shape (..., d).
     bits_saved : float
@@ -35,6 +38,7 @@ class Truth:
     mean_2: Float[np.ndarray, " d"] | None = None
     cov_1: Float[np.ndarray, "d d"] | None = None
     cov_2: Float[np.ndarray, "d d"] | None = None
+    cov_difference: Float[np.ndarray, "d d"] | None = None
     log_normalizer: Callable[[ArrayLike], np.ndarray] | None = None
     bits_saved: float | None = None
 
@@ -64,3 +68,15 @@ class Problem:
     truth: Truth = field(default_factory=Truth)
     description: str = ""
     pictures: dict[str, Float[np.ndarray, "n h w"]] = field(default_factory=dict)
+
+
+def require_positive(**values: float) -> None:
+    """Refuse options that are not positive numbers.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise InvalidInput(name, value, "a number > 0")

@@ -1,4 +1,7 @@
-"""Agreements of awkward shape with an exact log Z: several modes, and a plateau. No data."""
+"""Agreements of awkward shape with an exact log Z: modes, a plateau, a singular set. No data."""
+
+from dataclasses import replace
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +12,7 @@ from scipy.stats import norm
 
 from generative.errors import InvalidInput
 from generative.model import TwoStageModel
-from generative.problems.problem import LARGEST_DENSE, Problem, Truth
+from generative.problems.problem import LARGEST_DENSE, Problem, Truth, require_positive
 from generative.stages import GaussianStage
 
 
@@ -33,7 +36,7 @@ def gaussian_mixture(
     seed : int
         Of the directions.
     """
-    _require_positive(d=d, num_modes=num_modes, width=width)
+    require_positive(d=d, num_modes=num_modes, width=width)
     directions = np.random.default_rng(seed).normal(size=(num_modes, d))
     modes = separation * directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
@@ -69,7 +72,7 @@ def indicator(
     seed : int
         Of the half-space's direction.
     """
-    _require_positive(d=d)
+    require_positive(d=d)
     if not 0 < probability < 1:
         raise InvalidInput("probability", probability, "a number between 0 and 1")
     direction = np.random.default_rng(seed).normal(size=d)
@@ -95,6 +98,74 @@ def indicator(
     )
 
 
+_SINGULAR_STRENGTH, _PRODUCT = 3.0, 0.7
+
+
+def singular_product() -> Problem:
+    """Return C = (t0 t1 - 0.7)^2 + |sin t2 - t3|: a curved valley and a crease, in four dimensions.
+
+    Both stages have scale 1, lambda = 3. The first term falls to 0 on two curves that do not meet,
+    the second has a kink wherever it is 0.
+    """
+
+    def disagreement(theta: jnp.ndarray) -> jnp.ndarray:
+        return (theta[0] * theta[1] - _PRODUCT) ** 2 + jnp.abs(jnp.sin(theta[2]) - theta[3])
+
+    def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
+        a = np.moveaxis(np.asarray(theta_1, float), -1, 0)
+        return _log_z_of_product(a[0], a[1]) + _log_z_of_sine(a[2], a[3])
+
+    model = TwoStageModel(
+        jnp.zeros(4),
+        GaussianStage(1.0),
+        GaussianStage(1.0),
+        agreement_strength=_SINGULAR_STRENGTH,
+        disagreement=disagreement,
+    )
+    # C is even, so that theta_2 has mean 0 as well.
+    truth = replace(
+        _null_truth(4, log_normalizer), mean_2=np.zeros(4), bits_saved=_singular_bits_saved()
+    )
+    return Problem(
+        "singular_product", model, truth, "a curved valley and a crease, no data; 1-d quadratures"
+    )
+
+
+# Trapezoid rules for integrals against a standard normal. The fine one is for integrands with poles
+# 0.4 off the real line, the coarse one for log Z, which is smooth.
+_FINE, _COARSE = np.linspace(-8.5, 8.5, 681), np.linspace(-7.5, 7.5, 61)
+
+
+def _log_z_of_product(a0: np.ndarray, a1: np.ndarray) -> np.ndarray:
+    """Log E exp(-lambda (t0 t1 - 0.7)^2): given t0 a Gaussian integral, by quadrature over t0."""
+    t0 = a0[..., None] + _FINE
+    spread = 1 + 2 * _SINGULAR_STRENGTH * t0**2
+    error = t0 * a1[..., None] - _PRODUCT
+    return _log_mean(-_SINGULAR_STRENGTH * error**2 / spread - 0.5 * np.log(spread))
+
+
+def _log_z_of_sine(a2: np.ndarray, a3: np.ndarray) -> np.ndarray:
+    """Log E exp(-lambda |sin t2 - t3|): given t2 two Gaussian tails, by quadrature over t2."""
+    k, m = _SINGULAR_STRENGTH, np.sin(a2[..., None] + _FINE) - a3[..., None]
+    return 0.5 * k**2 + _log_mean(
+        np.logaddexp(norm.logcdf(m - k) - k * m, norm.logcdf(-m - k) + k * m)
+    )
+
+
+def _log_mean(log_f: np.ndarray) -> np.ndarray:
+    """Log of the mean of f at standard normal points of the fine grid."""
+    return numpy_logsumexp(log_f + norm.logpdf(_FINE), axis=-1) + np.log(_FINE[1] - _FINE[0])
+
+
+@cache
+def _singular_bits_saved() -> float:
+    """Mean of -log2 Z over the prior, which is the posterior: a sum over pairs of coordinates."""
+    first, second = np.meshgrid(_COARSE, _COARSE, indexing="ij")
+    weight = norm.pdf(first) * norm.pdf(second) * (_COARSE[1] - _COARSE[0]) ** 2
+    log_z = _log_z_of_product(first, second) + _log_z_of_sine(first, second)
+    return float(-np.sum(weight * log_z) / np.log(2))
+
+
 def _null_truth(d: int, log_normalizer) -> Truth:  # noqa: ANN001 - a callable
     """Without data theta_1 keeps its prior, and the evidence is 1, whatever C is."""
     dense = d <= LARGEST_DENSE
@@ -104,9 +175,3 @@ def _null_truth(d: int, log_normalizer) -> Truth:  # noqa: ANN001 - a callable
         cov_1=np.eye(d) if dense else None,
         log_normalizer=log_normalizer,
     )
-
-
-def _require_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise InvalidInput(name, value, "a number > 0")

@@ -1,23 +1,132 @@
-"""Double wells: one in one dimension, and d of them hidden by a rotation."""
+"""Double wells: one, several behind a rotation, deep ones far apart, and unequal ones."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp
+from jaxtyping import ArrayLike, Float
 
 from generative.errors import InvalidInput
 from generative.model import TwoStageModel
-from generative.problems.problem import Problem, Truth
+from generative.problems.problem import Problem, require_positive
+from generative.problems.separable import Coordinate, separable_truth
 from generative.stages import GaussianStage
 
-_THETA_0 = 0.2
-_STRENGTH = 3.0
-_VARIANCE = 0.25
-_OBSERVED = 0.8
+Form = Literal["residuals", "disagreement"]
 
 
-def double_well(form: Literal["residuals", "disagreement"] = "disagreement") -> Problem:
+@dataclass(frozen=True)
+class _Wells:
+    """What the coordinates share: C(t) = (t^2 - 1)^2 / 4 + tilt (1 - tanh 4t), and one observation.
+
+    Attributes
+    ----------
+    agreement_strength : float
+        lambda, nats per unit of C.
+    first_scale, second_scale : float
+    theta_0 : float
+    width : float
+        L(t) = -(observed - t)^2 / (2 width^2), nats.
+    is_density : bool
+        Whether L also has the constant that makes exp L a density of what was observed.
+    tilt : float
+        The left-hand well costs 2 lambda tilt nats more than the right-hand one.
+    """
+
+    agreement_strength: float = 3.0
+    first_scale: float = 1.0
+    second_scale: float = 1.0
+    theta_0: float = 0.2
+    width: float = 0.5
+    is_density: bool = True
+    tilt: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_positive(
+            agreement_strength=self.agreement_strength,
+            first_scale=self.first_scale,
+            second_scale=self.second_scale,
+            width=self.width,
+        )
+        if not self.tilt >= 0:
+            raise InvalidInput("tilt", self.tilt, "a number >= 0")
+
+    @property
+    def narrowest(self) -> float:
+        """Standard deviation of the narrowest feature, for quadrature."""
+        well = (2 * self.agreement_strength + self.width**-2) ** -0.5  # C'' = 2 in a well
+        # 1 / Z has poles pi s2^2 / 2 off the real line, where the shares of both wells cancel.
+        return min(well, self.first_scale, self.second_scale, self.second_scale**2)
+
+    def disagreement(self, t: Any, xp: Any) -> Any:
+        """C of each coordinate by itself, of an array of the array module `xp`."""
+        wells = (t**2 - 1) ** 2 / 4
+        return wells + self.tilt * (1 - xp.tanh(4 * t)) if self.tilt else wells
+
+    def log_likelihood(self, t: Any, observed: ArrayLike) -> Any:
+        """L of each coordinate by itself, nats."""
+        constant = np.log(self.width * np.sqrt(2 * np.pi)) if self.is_density else 0.0
+        return -0.5 * (observed - t) ** 2 / self.width**2 - constant
+
+    def coordinate(self, observed: float) -> Coordinate:
+        """Return one coordinate, for quadrature."""
+        return Coordinate(
+            penalty=lambda t: self.agreement_strength * self.disagreement(t, np),
+            log_likelihood=lambda t: self.log_likelihood(t, observed),
+            first_scale=self.first_scale,
+            second_scale=self.second_scale,
+            theta_0=self.theta_0,
+            narrowest=self.narrowest,
+        )
+
+    def problem(
+        self,
+        name: str,
+        description: str,
+        observed: Sequence[float] | np.ndarray,
+        form: Form = "disagreement",
+        rotation: Float[np.ndarray, "d d"] | None = None,
+    ) -> Problem:
+        """Return a problem with one coordinate per observation."""
+        different = {float(y): self.coordinate(float(y)) for y in observed}
+        truth = separable_truth([different[float(y)] for y in observed], rotation)
+        model = self.model(np.asarray(observed, float), form, rotation)
+        return Problem(name, model, truth, description)
+
+    def model(
+        self,
+        observed: Float[np.ndarray, " d"],
+        form: Form,
+        rotation: Float[np.ndarray, "d d"] | None,
+    ) -> TwoStageModel:
+        """Return the model; inference is given residuals (t^2 - 1) / sqrt 2, or C alone."""
+        if form not in ("residuals", "disagreement"):
+            raise InvalidInput("form", form, "residuals or disagreement")
+        turn = np.eye(len(observed)) if rotation is None else rotation
+
+        def along(theta: jnp.ndarray) -> jnp.ndarray:
+            return theta if rotation is None else jnp.asarray(turn) @ theta
+
+        agreement: dict = {"residuals": lambda theta: (along(theta) ** 2 - 1) / jnp.sqrt(2.0)}
+        if form == "disagreement":
+            agreement = {
+                "disagreement": lambda theta: jnp.sum(self.disagreement(along(theta), jnp))
+            }
+        return TwoStageModel(
+            theta_0=jnp.asarray(turn.T @ np.full(len(observed), self.theta_0)),
+            first_stage=GaussianStage(self.first_scale),
+            second_stage=GaussianStage(self.second_scale),
+            agreement_strength=self.agreement_strength,
+            log_likelihood=lambda theta: jnp.sum(
+                self.log_likelihood(along(theta), jnp.asarray(observed))
+            ),
+            **agreement,
+        )
+
+
+def double_well(form: Form = "disagreement") -> Problem:
     """Return C = (t^2 - 1)^2 / 4 with one noisy observation of theta_2.
 
     Parameters
@@ -25,23 +134,12 @@ def double_well(form: Literal["residuals", "disagreement"] = "disagreement") -> 
     form : {"residuals", "disagreement"}
         What inference is given: r = (t^2 - 1) / sqrt 2, or C alone.
     """
-    model = _wells_model(np.full(1, _THETA_0), np.eye(1), np.full(1, _OBSERVED), form)
-    well = _well_by_quadrature(_OBSERVED, _THETA_0)
-    truth = Truth(
-        log_evidence=well.log_evidence,
-        mean_1=np.array([well.mean_1]),
-        mean_2=np.array([well.mean_2]),
-        cov_1=np.array([[well.variance_1]]),
-        cov_2=np.array([[well.variance_2]]),
-        log_normalizer=lambda theta_1: _log_normalizer(np.asarray(theta_1)[..., 0]),
-        bits_saved=well.bits_saved,
+    return _Wells().problem(
+        "double_well", "a double well in one dimension; quadrature", [0.8], form
     )
-    return Problem("double_well", model, truth, "a double well in one dimension; quadrature")
 
 
-def rotated_wells(
-    d: int = 5, form: Literal["residuals", "disagreement"] = "residuals", seed: int = 0
-) -> Problem:
+def rotated_wells(d: int = 5, form: Form = "residuals", seed: int = 0) -> Problem:
     """Return d double wells along the axes of a random rotation: C is the sum over the wells.
 
     Parameters
@@ -51,102 +149,101 @@ def rotated_wells(
     seed : int
         Of the rotation and of the observations, one per well.
     """
+    _require_dimension(d)
+    rng = np.random.default_rng(seed)
+    rotation = _random_rotation(rng, d)
+    observed = rng.choice([-1.0, 1.0], size=d) * rng.uniform(0.4, 1.2, size=d)
+    description = "d double wells behind a rotation; 1-d quadratures"
+    return _Wells().problem("rotated_wells", description, observed, form, rotation)
+
+
+def separate_wells(
+    d: int = 8,
+    form: Form = "disagreement",
+    agreement_strength: float = 200.0,
+    first_scale: float = 0.4,
+    second_scale: float = 0.5,
+    theta_0: float = -1.1,
+    observed: float = 1.0,
+    width: float = 0.005**0.5,
+    rotated: bool = False,
+    seed: int = 0,
+) -> Problem:
+    """Return d deep double wells; theta_0 lies in the left-hand ones, the data in the right-hand.
+
+    The posterior of theta_1 lies in between, where theta_2 given agreement is in either well: a
+    negative sample that stays in one well gives a wrong posterior which looks right.
+
+    Parameters
+    ----------
+    d : int
+    form : {"residuals", "disagreement"}
+        What inference is given: r = (t^2 - 1) / sqrt 2, or C = sum of (t^2 - 1)^2 / 4 alone.
+    agreement_strength : float
+        lambda, nats per unit of C.
+    first_scale, second_scale : float
+    theta_0 : float
+        Of every coordinate.
+    observed, width : float
+        L = -sum of (observed - t)^2 / (2 width^2), nats: a bare log likelihood.
+    rotated : bool
+        Whether the wells lie along the axes of a random rotation.
+    seed : int
+        Of the rotation.
+    """
+    _require_dimension(d)
+    wells = _Wells(agreement_strength, first_scale, second_scale, theta_0, width, False)
+    rotation = _random_rotation(np.random.default_rng(seed), d) if rotated else None
+    description = "d deep wells, with data in the far ones; 1-d quadratures"
+    return wells.problem("separate_wells", description, np.full(d, observed), form, rotation)
+
+
+def tilted_wells(
+    d: int = 4,
+    agreement_strength: float = 60.0,
+    tilt: float = 1 / 60,
+    first_scale: float = 1.0,
+    second_scale: float = 1.0,
+    theta_0: float = 0.0,
+    observed: float = -1.0,
+    width: float = 2**0.5,
+    rotated: bool = False,
+    seed: int = 0,
+) -> Problem:
+    """Return d double wells of unequal mass: C = sum of (t^2 - 1)^2 / 4 + tilt (1 - tanh 4t).
+
+    At theta_0 the left-hand well, which the data prefer, has a share of 0.12: an estimate is right
+    only if draws given agreement visit both wells in proportion.
+
+    Parameters
+    ----------
+    d : int
+    agreement_strength : float
+        lambda, nats per unit of C.
+    tilt : float
+        The left-hand well costs 2 lambda tilt nats more than the right-hand one.
+    first_scale, second_scale : float
+    theta_0 : float
+        Of every coordinate.
+    observed, width : float
+        L = -sum of (observed - t)^2 / (2 width^2), nats: a bare log likelihood.
+    rotated : bool
+        Whether the wells lie along the axes of a random rotation.
+    seed : int
+        Of the rotation.
+    """
+    _require_dimension(d)
+    wells = _Wells(agreement_strength, first_scale, second_scale, theta_0, width, False, tilt)
+    rotation = _random_rotation(np.random.default_rng(seed), d) if rotated else None
+    description = "d double wells of unequal mass; 1-d quadratures"
+    observations = np.full(d, observed)
+    return wells.problem("tilted_wells", description, observations, rotation=rotation)
+
+
+def _require_dimension(d: int) -> None:
     if d < 1:
         raise InvalidInput("d", d, "an integer >= 1")
-    rng = np.random.default_rng(seed)
-    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
-    observed = rng.choice([-1.0, 1.0], size=d) * rng.uniform(0.4, 1.2, size=d)
-    model = _wells_model(rotation.T @ np.full(d, _THETA_0), rotation, observed, form)
-    wells = [_well_by_quadrature(y, _THETA_0) for y in observed]
-    columns = _Well(*map(np.array, zip(*wells, strict=True)))
-    truth = Truth(
-        log_evidence=float(columns.log_evidence.sum()),
-        mean_1=rotation.T @ columns.mean_1,
-        mean_2=rotation.T @ columns.mean_2,
-        cov_1=(rotation.T * columns.variance_1) @ rotation,
-        cov_2=(rotation.T * columns.variance_2) @ rotation,
-        log_normalizer=lambda theta_1: _log_normalizer(np.asarray(theta_1) @ rotation.T).sum(-1),
-        bits_saved=float(columns.bits_saved.sum()),
-    )
-    return Problem(
-        "rotated_wells", model, truth, "d double wells behind a rotation; 1-d quadratures"
-    )
 
 
-def _wells_model(
-    theta_0: np.ndarray, rotation: np.ndarray, observed: np.ndarray, form: str
-) -> TwoStageModel:
-    if form not in ("residuals", "disagreement"):
-        raise InvalidInput("form", form, "residuals or disagreement")
-    rotation, observed = jnp.asarray(rotation), jnp.asarray(observed)
-
-    def residuals(theta: jnp.ndarray) -> jnp.ndarray:
-        return ((rotation @ theta) ** 2 - 1) / jnp.sqrt(2.0)
-
-    def log_likelihood(theta: jnp.ndarray) -> jnp.ndarray:
-        error = observed - rotation @ theta
-        constant = 0.5 * np.log(2 * np.pi * _VARIANCE)
-        return jnp.sum(-0.5 * error**2 / _VARIANCE - constant)
-
-    agreement: dict = {"residuals": residuals}
-    if form == "disagreement":
-        agreement = {"disagreement": lambda theta: 0.5 * jnp.sum(residuals(theta) ** 2)}
-    return TwoStageModel(
-        theta_0=jnp.asarray(theta_0),
-        first_stage=GaussianStage(1.0),
-        second_stage=GaussianStage(1.0),
-        agreement_strength=_STRENGTH,
-        log_likelihood=log_likelihood,
-        **agreement,
-    )
-
-
-class _Well(NamedTuple):
-    log_evidence: float
-    mean_1: float
-    variance_1: float
-    mean_2: float
-    variance_2: float
-    bits_saved: float
-
-
-# Quadrature by the trapezoid rule, which converges exponentially for these smooth, decaying
-# integrands: doubling the resolution moves nothing beyond 1e-12.
-_GRID = np.linspace(-9.0, 9.0, 721)
-_LOG_STEP = np.log(_GRID[1] - _GRID[0])
-
-
-def _log_normal(x: np.ndarray, variance: float) -> np.ndarray:
-    return -0.5 * x**2 / variance - 0.5 * np.log(2 * np.pi * variance)
-
-
-def _log_normalizer(theta_1: np.ndarray) -> np.ndarray:
-    log_f = _log_normal(_GRID - np.asarray(theta_1)[..., None], 1.0) - _penalty(_GRID)
-    return logsumexp(log_f, axis=-1) + _LOG_STEP
-
-
-def _penalty(t: np.ndarray) -> np.ndarray:
-    return _STRENGTH * (t**2 - 1) ** 2 / 4
-
-
-def _well_by_quadrature(observed: float, theta_0: float) -> _Well:
-    a, b = _GRID[:, None], _GRID[None, :]
-    log_z = _log_normalizer(_GRID)[:, None]
-    log_joint = (
-        _log_normal(a - theta_0, 1.0)
-        + _log_normal(b - a, 1.0)
-        - _penalty(b)
-        - log_z
-        + _log_normal(observed - b, _VARIANCE)
-    )
-    log_evidence = logsumexp(log_joint) + 2 * _LOG_STEP
-    weight = np.exp(log_joint + 2 * _LOG_STEP - log_evidence)
-    mean_1, mean_2 = np.sum(weight * a), np.sum(weight * b)
-    return _Well(
-        float(log_evidence),
-        float(mean_1),
-        float(np.sum(weight * (a - mean_1) ** 2)),
-        float(mean_2),
-        float(np.sum(weight * (b - mean_2) ** 2)),
-        float(-np.sum(weight * log_z) / np.log(2)),
-    )
+def _random_rotation(rng: np.random.Generator, d: int) -> Float[np.ndarray, "d d"]:
+    return np.linalg.qr(rng.normal(size=(d, d)))[0]

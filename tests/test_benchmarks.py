@@ -1,0 +1,78 @@
+"""The benchmark of hard cases tells right runs from wrong ones."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from analyses.benchmarks import hard_cases
+from analyses.benchmarks.hard_cases import judge, row, scores
+from generative import problems
+from inference import HMC, Estimate, NonFiniteState, Result, Run
+
+MILD = problems.get("linear_gaussian", **hard_cases._MILD)
+
+
+def run_of(seed, shift=0.0, stretch=1.0, result=Result.converged, size=4000, bits_error=0.0):
+    """Return a run with independent exact draws, spoiled as asked for."""
+    truth = MILD.truth
+    v1, v2, vd = (float(c[0, 0]) for c in (truth.cov_1, truth.cov_2, truth.cov_difference))
+    shared = (v1 + v2 - vd) / 2
+    draws = np.random.default_rng(seed).multivariate_normal(
+        [0.0, 0.0], [[v1, shared], [shared, v2]], size=(4, size)
+    )
+    draws = draws * stretch + shift + np.concatenate([truth.mean_1, truth.mean_2])
+    values = {f"theta_{i + 1}": (("chain", "draw", "p"), draws[..., i : i + 1]) for i in (0, 1)}
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset(values)})
+    bits = Estimate(truth.bits_saved * np.log(2) + bits_error, 0.01)
+    return Run(tree, result, Estimate(truth.log_evidence + 0.01, 0.01), bits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "right"),
+        ({"shift": 0.1}, "WRONG"),
+        ({"stretch": 1.1}, "WRONG"),
+        ({"stretch": 1.1, "result": Result.not_converged}, "-"),
+        ({"stretch": 1.01}, "right"),
+        ({"stretch": 1.04, "size": 100}, "unclear"),
+        ({"bits_error": 0.05}, "WRONG"),
+    ],
+)
+def test_verdicts(changes, expected):
+    run = run_of(0, **changes)
+    assert judge(run, scores(MILD, run), MILD.truth) == expected
+
+
+def test_without_data_only_theta_1_is_compared():
+    kept = np.random.default_rng(0).normal(size=(4, 4000, 4))
+    values = {"theta_1": kept, "theta_2": np.full_like(kept, 7.0)}
+    dataset = xr.Dataset({name: (("chain", "draw", "p"), x) for name, x in values.items()})
+    run = Run(xr.DataTree.from_dict({"posterior": dataset}), Result.converged)
+    found = scores(problems.get("singular_product"), run)
+    assert found.largest_z < hard_cases._LARGEST_Z
+
+
+def test_a_row_has_a_cell_per_column(monkeypatch):
+    monkeypatch.setattr(hard_cases, "infer", lambda *_, **__: run_of(0))
+    cells = row(MILD, HMC())
+    assert len(cells) == len(hard_cases._HEADER)
+    assert cells[:5] == ["linear_gaussian", "1", "HMC", "converged", "-"]
+    assert cells[-1] == "right"
+
+
+def test_a_run_that_breaks_down_has_a_row(monkeypatch):
+    def break_down(*_, **__):
+        raise NonFiniteState("theta_1 is NaN")
+
+    monkeypatch.setattr(hard_cases, "infer", break_down)
+    cells = row(MILD, HMC())
+    assert len(cells) == len(hard_cases._HEADER)
+    assert cells[3] == "NonFiniteState"
+
+
+def test_every_case_has_a_truth_to_compare_with():
+    for name, options, _ in hard_cases.CASES:
+        problem = problems.get(name, **options)
+        assert {"mean_1", "cov_1", "bits_saved", "log_evidence"} <= set(problem.truth.known)
+        assert problem.model.is_null or "cov_difference" in problem.truth.known
