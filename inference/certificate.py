@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
-from inference.checks import Check, check_no_shift, mean_and_error
+from inference.checks import About, Check, check_no_shift, mean_and_error
 from inference.kernels.density import log_second
 from inference.normalizer.conditional import annealed_draws
 
@@ -37,7 +37,7 @@ def check_exchangeable(
         Draws of the two-stage prior.
     """
     what = f"theta_2 and w at {theta_1[..., 0].size} draws of the prior"
-    return _compared(model, EXCHANGEABLE, theta_1, theta_2, negative, what, "both")
+    return compare_draws(model, EXCHANGEABLE, theta_1, theta_2, negative, what)
 
 
 def check_fresh(
@@ -61,19 +61,33 @@ def check_fresh(
     fresh = annealed_draws(key, model, flat, 1, NUM_FRESH_PARTICLES)[:, 0]
     fresh = np.asarray(fresh).reshape(theta_1.shape)
     what = f"w and fresh draws of q at {len(flat)} posterior theta_1"
-    return _compared(model, FRESH, theta_1, negative, fresh, what, "both")
+    return compare_draws(model, FRESH, theta_1, negative, fresh, what)
 
 
-def _compared(
+def compare_draws(
     model: TwoStageModel,
     name: str,
     theta_1: Batch,
     first: Batch,
     second: Batch,
     what: str,
-    about: str,
+    about: About = "both",
 ) -> Check:
-    """Compare two sets of draws of q, pair by pair, so that theta_1 adds no noise."""
+    """Compare two sets of draws of q, pair by pair, so that theta_1 adds no noise.
+
+    On C, log p2, and w - theta_1 in scales of the second stage: its squared length, and its parts
+    along leading principal directions.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    name : str
+        Of the check.
+    theta_1, first, second : arrays, shape (chain, draw, d)
+    what : str
+        What is compared, for the message.
+    about : {"draws", "evidence", "both"}
+    """
     shifts = [_whitened(model, theta_1, x) for x in (first, second)]
     directions = _leading(np.concatenate([x.reshape(-1, x.shape[-1]) for x in shifts]))
     quantities = {}

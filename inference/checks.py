@@ -7,6 +7,8 @@ import arviz as az
 import numpy as np
 from scipy import stats
 
+About = Literal["draws", "evidence", "both"]
+
 FALSE_ALARM_RATE = 1e-3
 # A comparison states the shift that it sees with probability 95 %.
 _POWER_QUANTILE = float(stats.norm.ppf(0.95))
@@ -32,7 +34,7 @@ class Check:
     name: str
     passed: bool
     message: str
-    about: Literal["draws", "evidence", "both"] = "draws"
+    about: About = "draws"
 
 
 def check_no_shift(
@@ -40,7 +42,8 @@ def check_no_shift(
     quantities: dict[str, tuple[float, float, float]],
     what: str,
     degrees: float = np.inf,
-    about: Literal["draws", "evidence", "both"] = "draws",
+    about: About = "draws",
+    unit: str = "sd",
 ) -> Check:
     """Check that no mean differs from zero, with a family-wise false-alarm rate of 0.1 %.
 
@@ -58,6 +61,8 @@ def check_no_shift(
     degrees : float
         Of freedom of Student's law, for errors that come from few runs.
     about : {"draws", "evidence", "both"}
+    unit : str
+        Of the standard deviations.
     """
     if not quantities:
         return Check(name, True, f"{what}: nothing varies", about)
@@ -69,7 +74,7 @@ def check_no_shift(
         for _, error, spread in quantities.values()
     )
     passed = all(abs(z) < limit for z in scores.values())
-    power = f"; it sees shifts above {seen:.2g} sd" if passed else ""
+    power = f"; it sees shifts above {seen:.2g} {unit}" if passed else ""
     score = f"largest |z| {abs(scores[worst]):.2f} ({worst}), below {limit:.2f}"
     return Check(name, passed, f"{what}: {score}{power}", about)
 
@@ -111,13 +116,14 @@ def check_chains(quantities: dict[str, np.ndarray]) -> list[Check]:
     """
     finite = [name for name, x in quantities.items() if np.all(np.isfinite(x))]
     bad = sorted(set(quantities) - set(finite))
-    checks = [Check("finite", not bad, f"not finite: {', '.join(bad)}" if bad else "all finite")]
+    message = f"not finite: {', '.join(bad)}" if bad else "all finite"
+    checks = [Check("finite", not bad, message, "both")]
     # One value in all draws of all chains is an answer (C on a plateau); a chain that stays at a
     # value of its own is stuck.
     varying = [name for name in finite if np.any(_spread(quantities[name]) > 0)]
     stuck = [name for name in varying if np.any(_is_stuck(name, quantities[name]))]
     message = f"a chain never moved: {', '.join(stuck)}" if stuck else "every chain moved"
-    checks.append(Check("variance", not stuck, message))
+    checks.append(Check("variance", not stuck, message, "both"))
     usable = {name: quantities[name] for name in varying if name not in stuck}
     if bad or stuck or not usable:
         return checks

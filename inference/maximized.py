@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from generative import LaplaceStage, TwoStageModel
+from inference.certificate import check_fresh
 from inference.checks import Check
 from inference.estimate import Estimate
 from inference.evidence.laplace import laplace_evidence
@@ -42,6 +43,8 @@ class Ascended:
         Negative samples under theta_1.
     residuals : array, shape (start, block, 2 d)
         What remains of the gradient, by successive stretches of negative samples.
+    negatives : array, shape (start, M, block, d)
+        Negative samples under theta_1 after every such stretch; empty for large models.
     metric : JointMetric
         Approximate posterior covariance, for the units of `residuals`.
     path : dict
@@ -55,6 +58,7 @@ class Ascended:
     theta_2: Float[np.ndarray, "start d"]
     negative: Float[np.ndarray, "start M d"]
     residuals: Float[np.ndarray, "start block 2d"]
+    negatives: Float[np.ndarray, "start M block d"]
     metric: JointMetric
     path: dict[str, np.ndarray]
     steps: np.ndarray
@@ -70,6 +74,7 @@ def run_maximizer(
     num_ledger_points: int,
     laplace: bool,
     note: str | None,
+    unverified: list[str],
 ) -> Run:
     """Choose the best start, and say how good it is.
 
@@ -85,6 +90,8 @@ def run_maximizer(
         Whether to estimate a local log evidence.
     note : str, optional
         Why this is not the maximum, where the ascent had another target.
+    unverified : list of str
+        Checks that were switched off, or cost too much.
     """
     seed, key_laplace = int(jax.random.bits(key)), jax.random.fold_in(key, 1)
     notes = [] if note is None else [note]
@@ -105,6 +112,11 @@ def run_maximizer(
         notes += [log_z.note] * bool(log_z.note)
     best = int(np.argmax(np.where(np.isfinite(ranked), ranked, -np.inf)))
     checks = _checks(model, statistics, best)
+    uses_negatives = note is None and not model.agreement.is_tractable
+    if uses_negatives and not unverified:
+        checks.append(_fresh_negatives(jax.random.fold_in(key, 2), model, found, best))
+    if uses_negatives:
+        notes += [f"not checked: {what}" for what in unverified]
     log_evidence, bits_saved, ledger = None, None, None
     how = "log evidence: not estimated, as laplace is off or the model large"
     if note is not None:
@@ -138,6 +150,8 @@ def run_maximizer(
     result = Result.converged if passed else Result.not_converged
     if passed and note is not None:
         result = Result.other_target
+    elif passed and uses_negatives and unverified:
+        result = Result.unverified
     usable = ("maximum",) if result is Result.converged else ()
     tree.attrs |= {"result": result.value, "usable": ", ".join(usable)}
     return Run(tree, result, log_evidence, bits_saved, checks, notes, model, usable)
@@ -221,6 +235,13 @@ def _checks(model: TwoStageModel, statistics: dict[str, np.ndarray], best: int) 
             f"{allowed:.2g} with four errors allowed",
         ),
     ]
+
+
+def _fresh_negatives(key: jax.Array, model: TwoStageModel, found: Ascended, best: int) -> Check:
+    """Compare the best start's negative samples with fresh draws of q there."""
+    negatives = found.negatives[best]
+    theta_1 = np.broadcast_to(found.theta_1[best], negatives.shape)
+    return check_fresh(model, key, theta_1, negatives, negatives.shape[0] * negatives.shape[1])
 
 
 def _agreement_of_starts(objective: np.ndarray, error: np.ndarray, best: int) -> str:

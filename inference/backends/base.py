@@ -15,6 +15,7 @@ from inference.checks import Check
 from inference.devices import shard
 from inference.doubling import Doubling
 from inference.estimate import Estimate
+from inference.kernels.negative import NegativeSampler
 from inference.progress import SILENT, Monitor
 from inference.run import Run
 
@@ -33,6 +34,8 @@ class Draws:
         The backend's own, beside those on chains.
     doubling : Doubling or None
     notes : list of str
+    negative : NegativeSampler or None
+        How negative samples were made, where there were any.
     unverified : list of str
         Checks that its options switched off, though the method is not exact without them.
     other_target : str or None
@@ -57,6 +60,7 @@ class Draws:
     checks: list[Check] = field(default_factory=list)
     doubling: Doubling | None = None
     notes: list[str] = field(default_factory=list)
+    negative: NegativeSampler | None = None
     unverified: list[str] = field(default_factory=list)
     other_target: str | None = None
     tuning: dict[str, Any] = field(default_factory=dict)

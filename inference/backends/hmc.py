@@ -18,17 +18,12 @@ from inference.estimate import Estimate
 from inference.evidence.chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
+from inference.kernels.choice import NegativeChoice, choose, without_rejection
 from inference.kernels.density import describe
 from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
 from inference.kernels.lag import moves_needed
-from inference.kernels.negative import (
-    NegativeChoice,
-    NegativeSampler,
-    PersistentNegative,
-    RejectionNegative,
-    choose,
-)
+from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.loop import Loop
 from inference.progress import SILENT, Monitor
 
@@ -57,8 +52,10 @@ class HMC(Sampler):
         `auto` takes NUTS where log Z has a closed form, else `joint`: a move of theta_2, then one
         trajectory of both, which draws almost independently where C and L are close to
         quadratic. `exchange` moves theta_2 and theta_1 in turn; its sweeps are cheaper.
-    negative : {"auto", "rejection", "persistent"}
-        `auto` takes rejection where a pilot finds it affordable.
+    negative : {"auto", "rejection", "persistent", "annealed"}
+        `auto` takes rejection where a pilot finds it affordable, then persistent samples where
+        these cross basins, and else conditional SMC, which crosses them at about ten times the
+        cost.
     num_moves : int, optional
         HMC moves per persistent negative sample. By default warm-up measures how many leave a
         hundredth of the correlation with where the sample was.
@@ -106,8 +103,10 @@ class HMC(Sampler):
         failed = draws.exhausted and isinstance(sampler, RejectionNegative)
         if failed and self.negative == "auto":
             # The posterior prefers small Z, which the pilot under the prior may not have seen.
-            note = "rejection hit its cap in the posterior; negative samples are persistent instead"
-            draws = self._draw_exchange(model, PersistentNegative(self.max_num_steps), key, monitor)
+            why = "rejection hit its cap in the posterior"
+            sampler, note = without_rejection(model, self.max_num_steps, why)
+            draws = self._draw_exchange(model, sampler, key, monitor)
+        draws.negative = sampler
         draws.notes.insert(0, note)
         if "num_moves" in draws.tuning:
             draws.notes.insert(1, f"{draws.tuning['num_moves']} HMC moves per negative sample")
@@ -119,9 +118,10 @@ class HMC(Sampler):
         """Estimate log p(data) by tempered SMC; see :meth:`Sampler.log_evidence`."""
         if self.evidence_particles == 0:
             return None, "log evidence: not estimated, as evidence_particles = 0 asks"
-        sampler, _ = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
-        if draws.tuning.get("negative") == PersistentNegative.__name__:
-            sampler = PersistentNegative(self.max_num_steps)
+        sampler = draws.negative
+        if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
+            settings = (self.negative, self.rejection_cap, self.max_num_steps)
+            sampler, _ = choose(model, *settings)
         num_moves = int(draws.tuning.get("num_moves", _FIRST_MOVES))
         recipe = Recipe(model, sampler, self.max_num_steps)
         return log_evidence_beside(

@@ -15,7 +15,7 @@ from inference.backends.schedules import Polynomial
 from inference.kernels import langevin_chains as chains
 from inference.kernels.ascent import Ascent, Rule
 from inference.kernels.dynamics import LangevinState, LangevinTuning, Metric
-from inference.kernels.langevin import Langevin
+from inference.kernels.langevin import READ, Langevin
 from inference.kernels.langevin_chains import Chains
 from inference.kernels.langevin_tuning import flat_metric
 from inference.maximized import Ascended, run_maximizer
@@ -84,6 +84,7 @@ class MaximumAPosteriori(WithNegativeSamples):
             num_ledger_points=self.num_ledger_points,
             laplace=self.laplace and self._is_small(model),
             note=self._note(model),
+            unverified=self._not_fresh(model),
         )
 
     def _note(self, model: TwoStageModel) -> str | None:
@@ -98,13 +99,11 @@ class MaximumAPosteriori(WithNegativeSamples):
     def climb(self, model: TwoStageModel, key: jax.Array, monitor: Monitor) -> Ascended:
         """Climb from all starts; see :func:`inference.infer`."""
         self._check(model)
-        refresh = self._is_small(model) and self.stop_gradient is None
         langevin = Langevin(
             model,
             estimator=self.estimator,
             batch_size=self.batch_size,
             held=self.stop_gradient,
-            refresh=refresh,
         )
         kernel = Ascent(langevin, self.rule)
         key_start, key_chains, key_tune, key_hold = jax.random.split(key, 4)
@@ -130,7 +129,8 @@ class MaximumAPosteriori(WithNegativeSamples):
         theta_1, theta_2 = _averaged(kernel, late)
         chain = jax.vmap(kernel.init)(theta_1, theta_2, state.chain.negative)
         length = 1 + self.num_steps // (_HOLDING * _NUM_BLOCKS)
-        residuals, negative = _hold(key_hold, kernel, chain, state.tuning, length)
+        held = _hold(key_hold, kernel, chain, state.tuning, length, self._is_small(model))
+        residuals, negative, negatives = held
         number_early, number_late = (values["lp"].shape[1] for values in (early, late))
         steps = self._warmup_thinning * np.arange(1, number_early + 1)
         steps = np.append(steps, steps[-1] + thinning * np.arange(1, number_late + 1))
@@ -139,6 +139,7 @@ class MaximumAPosteriori(WithNegativeSamples):
             theta_2=np.asarray(chain.theta_2),
             negative=np.asarray(negative),
             residuals=np.asarray(residuals),
+            negatives=np.asarray(negatives),
             metric=state.tuning.metric.joint,
             path={n: np.concatenate([early[n], x], axis=1) for n, x in late.items() if n in early},
             steps=steps,
@@ -198,21 +199,27 @@ def _averaged(kernel: Ascent, records: dict[str, np.ndarray]) -> tuple[Array, Ar
 
 def _collect(kernel: Ascent, state: Chains) -> dict[str, Array]:
     """Statistics and parameters of all starts."""
-    values = chains.collect(kernel, True, state)
-    return values | {"negative": state.chain.negative[:, 0]}
+    return chains.collect(kernel, True, state)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@partial(jax.jit, static_argnums=(1, 5))
 def _hold(
-    key: jax.Array, kernel: Ascent, chain: LangevinState, tuning: LangevinTuning, length: Array
-) -> tuple[Float[Array, "start block 2d"], Float[Array, "start M d"]]:
+    key: jax.Array,
+    kernel: Ascent,
+    chain: LangevinState,
+    tuning: LangevinTuning,
+    length: Array,
+    with_negatives: bool,
+) -> tuple[Float[Array, "start block 2d"], Float[Array, "start M d"], Array]:
     """What remains of the gradient at points that stay, by stretches of the negative samples.
+
+    With it, these at the end, and after every stretch where wanted, shape (start, M, block, d).
 
     The first stretch, in which they forget how the points moved, is dropped.
     """
 
     def one(key: jax.Array, chain: LangevinState) -> tuple[Array, Array]:
-        def stretch(negative: Array, key: jax.Array) -> tuple[Array, Array]:
+        def stretch(negative: Array, key: jax.Array) -> tuple[Array, tuple[Array, Array]]:
             def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
                 negative, total = carry
                 held = chain._replace(negative=negative)
@@ -221,10 +228,13 @@ def _hold(
 
             zero = jnp.zeros_like(chain.theta_1)
             negative, total = jax.lax.fori_loop(0, length, move, (negative, zero))
-            return negative, kernel.residual(chain.theta_1, chain.theta_2, total / length)
+            key_read = jax.random.fold_in(key, READ)
+            point = kernel.langevin.read(key_read, chain._replace(negative=negative), tuning)
+            kept = point.negative if with_negatives else jnp.zeros((0, 0))
+            return negative, (kernel.residual(chain.theta_1, chain.theta_2, total / length), kept)
 
         keys = jax.random.split(key, _NUM_BLOCKS + 1)
-        negative, residuals = jax.lax.scan(stretch, chain.negative, keys)
-        return residuals[1:], negative
+        negative, (residuals, kept) = jax.lax.scan(stretch, chain.negative, keys)
+        return residuals[1:], negative, jnp.swapaxes(kept[1:], 0, 1)
 
     return jax.vmap(one)(jax.random.split(key, len(chain.theta_1)), chain)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
 from inference.backends.base import Backend
+from inference.continuity import require_continuous
 from inference.kernels import langevin_chains as chains
 from inference.kernels.dynamics import Dynamics, LangevinTuning, Metric
 from inference.kernels.langevin import Estimator
@@ -35,7 +36,8 @@ class WithNegativeSamples(Backend):
     num_negatives : int
         Negative samples per chain.
     kappa : float
-        Speed of the negative samples over that of the chain, at least. Too small: they lag.
+        Speed of the negative samples over that of the chain, at least. Too small: they lag, and the
+        variance of theta_1 grows by about their lag, 1 / kappa times what C is not quadratic in.
     num_inner : int, optional
         Steps of each negative sample per step of the chain; by default as many as `kappa` asks
         for, 16 at most. The chain's step is shortened to keep the ratio.
@@ -53,19 +55,24 @@ class WithNegativeSamples(Backend):
     stop_gradient : str, optional
         Parameters whose names start so, such as `intended`, are held fixed where C is
         differentiated: another target, not the posterior.
+    num_fresh : int
+        So many negative samples are compared with freshly annealed draws; up to 20 000 parameters.
+        0 skips this check, and the run ends as `unverified`.
     """
 
     num_warmup: int = Field(2000, ge=80)
     num_negatives: int = Field(2, ge=1)
-    kappa: float = Field(10.0, gt=0)
+    kappa: float = Field(40.0, gt=0)
     num_inner: int | None = Field(None, ge=1)
     step_size: float | None = Field(None, gt=0, lt=2)
     metric: Literal["auto", "curved", "diagonal", "flat"] = "auto"
     estimator: Estimator = "control"
     batch_size: int | None = Field(None, ge=1)
     stop_gradient: str | None = None
+    num_fresh: int = Field(256, ge=0)
 
     def _check(self, model: TwoStageModel) -> None:
+        require_continuous(model, type(self).__name__)
         if self.batch_size is not None and not model.is_null:
             if model.num_answers is None:
                 raise InvalidInput("batch_size", self.batch_size, "None without model inputs")
@@ -77,6 +84,14 @@ class WithNegativeSamples(Backend):
                 raise InvalidInput(
                     "stop_gradient", repr(self.stop_gradient), f"the start of one of {names}"
                 )
+
+    def _not_fresh(self, model: TwoStageModel) -> list[str]:
+        """Say why negative samples are not compared with fresh ones, if they are not."""
+        if self.num_fresh == 0:
+            return ["fresh negatives (num_fresh = 0)"]
+        if not self._is_small(model):
+            return [f"fresh negatives (more than {_LARGEST_CURVED} parameters)"]
+        return []
 
     def _chosen_metric(self, model: TwoStageModel) -> str:
         if self.metric != "auto":

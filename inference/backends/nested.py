@@ -19,6 +19,8 @@ from inference.evidence.weights import insertion_check, phase_transition, volume
 from inference.kernels.constrained import WORTHLESS
 from inference.progress import Monitor
 
+_MARGIN, _FEWEST_LIVE = 1.5, 20
+
 
 class NestedSampling(PopulationBackend):
     """Nested sampling of the two-stage prior, under a floor on L.
@@ -31,9 +33,10 @@ class NestedSampling(PopulationBackend):
     Parameters
     ----------
     num_live : int
-        Per run, to begin with.
+        Per run, at least.
     max_live : int
-        Per run: grows once, as the target needs, up to this.
+        Per run, at most: runs of half as many, which then count no more, tell how many the target
+        needs.
     num_sweeps : int
         Moves of a new point from the live point that it starts at. Too few, and the insertion
         ranks are not uniform.
@@ -54,13 +57,14 @@ class NestedSampling(PopulationBackend):
     target_standard_error: float = Field(0.3, gt=0)
     max_nats: float = Field(500.0, gt=0)
 
-    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, monitor: Monitor) -> Draws:
-        key, key_again = jax.random.split(key)
-        found = self._runs(prior, key, effort, self.num_live, monitor)
-        needed = (found.estimate.standard_error / self.target_standard_error) ** 2
-        if 1 < needed < np.inf and self.num_live < self.max_live:
-            num_live = min(self.max_live, int(np.ceil(1.5 * needed * self.num_live)))
-            found = self._runs(prior, key_again, effort, num_live, monitor)
+    def _attempt(
+        self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
+    ) -> tuple[Draws, int]:
+        key_size, key, key_fresh = jax.random.split(key, 3)
+        if size is None:
+            few = max(_FEWEST_LIVE, self.num_live // 2)
+            size = self._size(self._runs(prior, key_size, effort, few, monitor))
+        found = self._runs(prior, key, effort, size, monitor)
         runs = zip(found.log_likelihood, found.birth, strict=True)
         chains = [_equal_weight(*one) for one in runs]
         length = min(map(len, chains))
@@ -68,7 +72,10 @@ class NestedSampling(PopulationBackend):
         rows = np.arange(len(chains))[:, None]
         model = prior.recipe.model
         values = described(model, found.theta_1[rows, index], found.theta_2[rows, index])
-        return Draws(
+        checks, unverified = self._negatives(
+            prior, key_fresh, found.live_theta_1, found.live_negative, found.exchangeable
+        )
+        draws = Draws(
             values
             | {
                 # Trajectories that leave the floor are rejected; none can diverge unnoticed.
@@ -76,8 +83,9 @@ class NestedSampling(PopulationBackend):
                 "acceptance_rate": np.full(index.shape, found.acceptance_rate),
                 "step_size": np.full(index.shape, found.step_size),
             },
-            self._checks(found),
+            [*self._checks(found), *checks],
             notes=_notes(found),
+            unverified=unverified,
             tuning={
                 "num_live": found.num_live,
                 "acceptance_rate": found.acceptance_rate,
@@ -88,6 +96,15 @@ class NestedSampling(PopulationBackend):
             weighted=_weighted(found),
             exhausted=not found.finished.all(),
         )
+        return draws, size
+
+    def _size(self, found: NestedRuns) -> int:
+        """Live points per run that the target needs, by the spread of a few runs."""
+        needed = _MARGIN * (found.estimate.standard_error / self.target_standard_error) ** 2
+        largest = max(self.max_live, self.num_live)
+        if not np.isfinite(needed):
+            return self.num_live
+        return int(np.clip(np.ceil(needed * found.num_live), self.num_live, largest))
 
     def _runs(
         self, prior: PriorSampler, key: jax.Array, effort: int, num_live: int, monitor: Monitor
@@ -112,6 +129,7 @@ class NestedSampling(PopulationBackend):
                 bool(found.finished.all()),
                 f"{int(found.finished.sum())} of {len(found.finished)} runs left less than a "
                 f"thousandth of the evidence within {self.max_nats:g} nats of compression",
+                "both",
             ),
             insertion_check(found.log_likelihood, found.birth),
             negative_check(found.num_failed),

@@ -1,7 +1,7 @@
 """What the backends that estimate the evidence by populations have in common."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -9,18 +9,14 @@ from pydantic import Field
 
 from generative import TwoStageModel
 from inference.backends.base import Draws, Sampler
-from inference.checks import Check
+from inference.certificate import check_fresh
+from inference.checks import Check, check_no_shift
 from inference.doubling import Doubling, compare
 from inference.evidence.population import Recipe
 from inference.evidence.prior import PriorSampler, RejectionCapped, annealed_prior, prior_sampler
 from inference.functionals import functionals
-from inference.kernels.negative import (
-    NegativeChoice,
-    NegativeSampler,
-    PersistentNegative,
-    RejectionNegative,
-    choose,
-)
+from inference.kernels.choice import NegativeChoice, choose, without_rejection
+from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
@@ -33,10 +29,11 @@ class PopulationBackend(Sampler):
     ----------
     num_runs : int
         Independent runs; their spread gives the error of the log evidence.
-    negative : {"auto", "rejection", "persistent"}
-        `auto` takes the closed form or rejection where they serve.
+    negative : {"auto", "rejection", "persistent", "annealed"}
+        `auto` takes the closed form or rejection where they serve, then persistent samples where
+        these cross basins, and else conditional SMC, at about ten times their cost.
     num_moves : int
-        HMC moves per persistent negative sample.
+        HMC moves per persistent negative sample; eight count for one conditional sweep.
     num_annealed : int
         Where draws of the prior must be annealed: particles at each theta_1. Too few, and minor
         modes of theta_2 are drawn too often.
@@ -46,10 +43,16 @@ class PopulationBackend(Sampler):
         Leapfrog steps per trajectory, at most.
     max_doublings : int
         Where negative samples are not exact, all is repeated with twice their moves and twice the
-        annealed particles, so many times at most, until that changes nothing. 0 skips this check.
+        annealed particles, so many times at most, until that changes nothing. 0 skips this check,
+        and the run ends as `unverified`.
+    num_fresh : int
+        Where negative samples are not exact, so many of them are compared with freshly annealed
+        ones. 0 skips this check, and the run ends as `unverified`.
     chain_method : {"vectorized", "sharded"}
         `sharded` spreads the runs over all devices.
     """
+
+    evidence_stands_alone: ClassVar[bool] = True
 
     num_runs: int = Field(8, ge=2)
     negative: NegativeChoice = "auto"
@@ -58,6 +61,7 @@ class PopulationBackend(Sampler):
     rejection_cap: int = Field(20_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
     max_doublings: int = Field(2, ge=0, le=8)
+    num_fresh: int = Field(256, ge=0)
     chain_method: Literal["vectorized", "sharded"] = "vectorized"
 
     @property
@@ -77,8 +81,8 @@ class PopulationBackend(Sampler):
             failed = True
         if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
-            note = "rejection hit its cap; negative samples are persistent instead"
-            sampler = PersistentNegative(self.max_num_steps)
+            why = "rejection hit its cap"
+            sampler, note = without_rejection(model, self.max_num_steps, why)
             draws = self._doubled(model, sampler, key, monitor)
         draws.notes.insert(0, note)
         return draws
@@ -90,25 +94,58 @@ class PopulationBackend(Sampler):
         key, key_prior, key_doubling = jax.random.split(key, 3)
         recipe = Recipe(model, sampler, self.max_num_steps)
         prior = prior_sampler(recipe, key_prior)
-        draws = self._attempt(prior, key, 1, monitor)
+        draws, size = self._attempt(prior, key, 1, None, monitor)
         if not prior.holds_at(draws.values["theta_2"]):
             prior = annealed_prior(recipe)
-            draws = self._attempt(prior, key, 1, monitor)
+            draws, size = self._attempt(prior, key, 1, None, monitor)
+        checks: list[Check] = []
         for doubling in range(0 if prior.is_exact else self.max_doublings):
             key_again = jax.random.fold_in(key_doubling, doubling)
-            doubled = self._attempt(prior, key_again, 2 ** (doubling + 1), monitor)
-            doubled.doubling = _compared(model, draws, doubled, self.num_moves * 2**doubling)
+            doubled, _ = self._attempt(prior, key_again, 2 ** (doubling + 1), size, monitor)
+            doubled.doubling, checks = _compared(
+                model, draws, doubled, self.num_moves * 2**doubling
+            )
             draws = doubled
-            if draws.doubling.check.passed:
+            if all(check.passed for check in checks):
                 break
-        if draws.doubling is not None:
-            draws.checks.append(draws.doubling.check)
+        draws.checks += checks
+        if not prior.is_exact and self.max_doublings == 0:
+            draws.unverified.append("doubling (max_doublings = 0)")
         draws.notes.insert(0, prior.note)
         return draws
 
     @abstractmethod
-    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, monitor: Monitor) -> Draws:
-        """Make all runs, with a multiple of the moves and annealed particles."""
+    def _attempt(
+        self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
+    ) -> tuple[Draws, int]:
+        """Make all runs, with a multiple of the moves and annealed particles.
+
+        Without a size, runs of their own choose one; the runs that count follow it whatever they
+        find, since an error that also decided when to stop would be too small.
+
+        Returns
+        -------
+        Draws
+        int
+            The size.
+        """
+
+    def _negatives(
+        self,
+        prior: PriorSampler,
+        key: jax.Array,
+        theta_1: np.ndarray,
+        negative: np.ndarray,
+        exchangeable: Check | None,
+    ) -> tuple[list[Check], list[str]]:
+        """Check negative samples that are not exact; with the checks, those switched off."""
+        checks = [] if exchangeable is None else [exchangeable]
+        if prior.is_exact:
+            return checks, []
+        if self.num_fresh == 0:
+            return checks, ["fresh negatives (num_fresh = 0)"]
+        model = prior.recipe.model
+        return [*checks, check_fresh(model, key, theta_1, negative, self.num_fresh)], []
 
 
 def negative_check(num_failed: int) -> Check:
@@ -117,23 +154,30 @@ def negative_check(num_failed: int) -> Check:
         NEGATIVES,
         num_failed == 0,
         f"{num_failed} rejection caps hit; raise rejection_cap or use negative=persistent",
+        "both",
     )
 
 
-def _compared(model: TwoStageModel, draws: Draws, doubled: Draws, num_moves: int) -> Doubling:
-    """Compare functionals, and the log evidence as one more."""
-    found = compare(
-        functionals(model, draws.values),
-        functionals(model, doubled.values),
-        num_moves,
-        degrees=2 * (len(draws.values["lp"]) - 1),
-    )
+def _compared(
+    model: TwoStageModel, draws: Draws, doubled: Draws, num_moves: int
+) -> tuple[Doubling, list[Check]]:
+    """Compare functionals, and the log evidence apart from them."""
+    degrees = 2 * (len(draws.values["lp"]) - 1)
+    pair = (functionals(model, x.values) for x in (draws, doubled))
+    found = compare(*pair, num_moves, degrees)
     first, second = draws.log_evidence, doubled.log_evidence
-    error = np.hypot(first.standard_error, second.standard_error)
-    difference = second.value - first.value
-    # Exact and equal evidences (null data) differ by nothing, in units of nothing.
-    z = 0.0 if difference == 0 else np.nan_to_num(difference / error, nan=np.inf)
-    return found.appended("log_evidence", first.value, second.value, z)
+    error = float(np.hypot(first.standard_error, second.standard_error))
+    difference = float(second.value - first.value)
+    what = f"{num_moves} to {2 * num_moves} {found.of_what}"
+    of_evidence = check_no_shift(
+        "doubling_evidence",
+        {"log evidence": (difference, error, 1.0)},
+        what,
+        degrees,
+        about="evidence",
+        unit="nats",
+    )
+    return found, [found.check, of_evidence]
 
 
 def weighted(

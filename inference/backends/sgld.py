@@ -1,6 +1,5 @@
 """Stochastic gradient Langevin dynamics with persistent negative samples."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from generative import InvalidInput, TwoStageModel
 from inference.backends.base import ChainMethod, Draws, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
+from inference.certificate import check_fresh
 from inference.devices import along, check_divides, replicate, shard
 from inference.doubling import compare
 from inference.estimate import Estimate
@@ -54,7 +54,8 @@ class SGLD(WithNegativeSamples, Sampler):
     num_powers : int
         Of the likelihood, for a log evidence by thermodynamic integration; 0 skips it.
     max_halvings : int
-        Of the steps, at most, to see whether draws change. 0 skips this check.
+        Of the steps, at most, to see whether draws change. 0 skips this check, and the run ends as
+        `unverified`.
     chain_method : {"vectorized", "sequential", "sharded"}
     shard : {"chains", "negatives", "data"}
         What `sharded` spreads over all devices; for data, the answers of a full batch.
@@ -81,9 +82,8 @@ class SGLD(WithNegativeSamples, Sampler):
             self.estimator,
             self.batch_size,
             self.stop_gradient,
-            refresh=self._is_small(model) and self.stop_gradient is None,
         )
-        key_start, key_chains, key_tune, key_evidence = jax.random.split(key, 4)
+        key_start, key_chains, key_tune, key_evidence, key_fresh = jax.random.split(key, 5)
         state = Chains(
             chains.start(jax.random.split(key_start, self.num_chains), kernel, self.num_negatives),
             jax.random.split(key_chains, self.num_chains),
@@ -103,6 +103,7 @@ class SGLD(WithNegativeSamples, Sampler):
         state = state._replace(step=jnp.zeros_like(state.step))
         state, draws = self._sample(kernel, loop, state, "draws")
         state, draws = self._halve(kernel, loop, state, draws)
+        self._verify(model, key_fresh, draws)
         draws.notes.append(self._note(model, state))
         if self.num_powers and not model.is_null:
             draws.log_evidence = log_evidence_by_langevin(
@@ -130,15 +131,25 @@ class SGLD(WithNegativeSamples, Sampler):
         powers = f"{self.num_powers} powers of the likelihood"
         return draws.log_evidence, f"log evidence: thermodynamic integration over {powers}{local}"
 
+    def _verify(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> None:
+        """Compare negative samples with fresh ones, and say what is not checked, or not sought."""
+        if self.max_halvings == 0:
+            draws.unverified.append("halving (max_halvings = 0)")
+        if self.stop_gradient is not None:
+            held = f"{self.stop_gradient!r} is held fixed where C is differentiated"
+            draws.other_target = held
+            return  # their negative samples are no draws of q either
+        draws.unverified += self._not_fresh(model)
+        if not self._not_fresh(model):
+            pair = (draws.values["theta_1"], draws.values["negative"])
+            draws.checks.append(check_fresh(model, key, *pair, self.num_fresh))
+
     def _note(self, model: TwoStageModel, state: Chains) -> str:
         size, kind = float(state.tuning.step_size), self._chosen_metric(model)
-        note = f"Langevin steps of {size:.3g} in a {kind} metric"
-        if self.stop_gradient is not None:
-            note += (
-                f"; not the posterior: {self.stop_gradient!r} is held fixed where C is "
-                "differentiated"
-            )
-        return note
+        return (
+            f"Langevin steps of {size:.3g} in a {kind} metric, with {int(state.tuning.num_inner)} "
+            "steps of each negative sample"
+        )
 
     def _check(self, model: TwoStageModel) -> None:
         super()._check(model)
@@ -216,7 +227,7 @@ class SGLD(WithNegativeSamples, Sampler):
             state, again = self._sample(kernel, loop, state, "halving")
             before, after = (functionals(kernel.model, x.values, x.answers) for x in (draws, again))
             doubling = compare(before, after, int(tuning.num_inner))
-            draws, draws.doubling = again, replace(doubling, of_what=_HALVED)
+            draws, draws.doubling = again, doubling.of(_HALVED)
             if draws.doubling.check.passed:
                 break
         if draws.doubling is not None:

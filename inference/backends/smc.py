@@ -19,10 +19,13 @@ from inference.evidence.pilot import PowerStage, plan
 from inference.evidence.population import Particles, described
 from inference.evidence.prior import PriorSampler
 from inference.evidence.tempered import TemperedRuns, advance, run
+from inference.functionals import functionals
 from inference.normalizer.spread import LARGEST_SPREAD
 from inference.progress import Monitor
 
-_GROWTH = 4
+_MARGIN = 1.2
+# Variance between the means of independent runs, over all variance: R-hat is 1 plus half of it.
+_SHARE_ALLOWED, _SHARE_AIMED_AT = 0.02, 0.01
 _FEWEST_ACCEPTED = 0.05
 
 
@@ -37,9 +40,9 @@ class TemperedSMC(PopulationBackend):
     Parameters
     ----------
     num_particles : int
-        Per run, to begin with.
+        Per run, at least.
     max_particles : int
-        Per run: populations grow fourfold until the target is met or this would be passed.
+        Per run, at most: first runs, which then count no more, tell how many the target needs.
     target_standard_error : float
         Of the log evidence, nats.
     num_draws : int
@@ -56,38 +59,49 @@ class TemperedSMC(PopulationBackend):
     target_standard_error: float = Field(0.1, gt=0)
     num_draws: int = Field(512, ge=4)
 
-    def _attempt(self, prior: PriorSampler, key: jax.Array, effort: int, monitor: Monitor) -> Draws:
-        key_plan, key_run, key_draw = jax.random.split(key, 3)
+    def _attempt(
+        self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
+    ) -> tuple[Draws, int]:
+        key_plan, key_size, key_run, key_draw, key_fresh = jax.random.split(key, 5)
         moves, annealed = effort * self.num_moves, effort * self.num_annealed
         stages = plan(prior, key_plan, moves, annealed, monitor)
-        num_particles = self.num_particles
-        while True:
-            found = run(
-                prior,
-                key_run,
-                stages,
-                self.num_runs,
-                num_particles,
-                moves,
-                annealed,
-                monitor,
-                self.is_sharded,
-            )
-            enough = found.estimate.standard_error <= self.target_standard_error
-            if enough or _GROWTH * num_particles > self.max_particles:
-                break
-            num_particles *= _GROWTH
-            key_run = jax.random.fold_in(key_run, num_particles)
+
+        def runs(key: jax.Array, num_particles: int) -> TemperedRuns:
+            number, many = self.num_runs, self.is_sharded
+            return run(prior, key, stages, number, num_particles, moves, annealed, monitor, many)
+
+        if size is None:
+            size = self._size(prior, runs(key_size, self.num_particles))
+        found = runs(key_run, size)
         values = self._draws(prior, key_draw, stages[-1], found, moves)
-        return Draws(
+        pair = (np.asarray(found.particles.theta_1), np.asarray(found.particles.negative))
+        checks, unverified = self._negatives(prior, key_fresh, *pair, found.exchangeable)
+        draws = Draws(
             values,
-            [check_divergences(values["diverging"]), *_checks(found)],
-            notes=[f"{self.num_runs} runs of {num_particles} particles, {len(stages) - 1} powers"],
+            [check_divergences(values["diverging"]), *_checks(found), *checks],
+            notes=[f"{self.num_runs} runs of {size} particles, {len(stages) - 1} powers"],
+            unverified=unverified,
             tuning=_record(stages, found, moves, annealed),
             log_evidence=found.estimate,
             weighted=_weighted(found),
             exhausted=stages[-1].power < 1,
         )
+        return draws, size
+
+    def _size(self, prior: PriorSampler, found: TemperedRuns) -> int:
+        """Particles per run that the target needs, and draws that are to look like one law."""
+        variance = found.log_evidence.var(ddof=1) / self.num_runs
+        for_evidence = variance / self.target_standard_error**2
+        model, particles = prior.recipe.model, found.particles
+        values = described(model, *(np.asarray(x) for x in particles[:2]))
+        share = _largest_share(functionals(model, values))
+        for_draws = share / _SHARE_AIMED_AT if share > _SHARE_ALLOWED else 1.0
+        growth = max(_MARGIN * for_evidence, for_draws, 1.0)
+        largest = max(self.max_particles, self.num_particles)
+        if not np.isfinite(growth):
+            return largest
+        # Powers of two, so that few sizes are ever compiled.
+        return int(min(largest, self.num_particles * 2 ** np.ceil(np.log2(growth))))
 
     def _draws(
         self, prior: PriorSampler, key: jax.Array, last: PowerStage, found: TemperedRuns, moves: int
@@ -137,6 +151,12 @@ def _weighted(found: TemperedRuns) -> dict[str, np.ndarray]:
     )
 
 
+def _largest_share(quantities: dict[str, np.ndarray]) -> float:
+    """Largest variance of run means over all variance, of arrays of shape (run, particle)."""
+    varying = [x for x in quantities.values() if np.ptp(x) > 0]
+    return max((float(x.mean(axis=1).var(ddof=1) / x.var()) for x in varying), default=0.0)
+
+
 def _checks(found: TemperedRuns) -> list[Check]:
     spread = float(found.log_evidence.std(ddof=1))
     accepted = float(found.acceptance_rate.min()) if len(found.acceptance_rate) else 1.0
@@ -145,11 +165,13 @@ def _checks(found: TemperedRuns) -> list[Check]:
             "evidence",
             bool(np.isfinite(found.estimate.standard_error)),
             f"log evidence differs by {spread:.2g} nats between runs, at most {LARGEST_SPREAD:g}",
+            "both",
         ),
         Check(
             "exchange",
             accepted >= _FEWEST_ACCEPTED,
             f"exchange accepted {accepted:.2f} at the worst power, at least {_FEWEST_ACCEPTED}",
+            "both",
         ),
         negative_check(found.num_failed),
     ]

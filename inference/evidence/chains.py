@@ -12,7 +12,7 @@ from inference.evidence.population import Recipe, described
 from inference.evidence.prior import RejectionCapped, annealed_prior, prior_sampler
 from inference.evidence.tempered import TemperedRuns, run
 from inference.functionals import functionals
-from inference.kernels.negative import PersistentNegative
+from inference.kernels.choice import without_rejection
 from inference.progress import Monitor
 
 _NUM_RUNS, _NUM_ANNEALED = 8, 32
@@ -57,11 +57,20 @@ def log_evidence_beside(
     try:
         found, note = _populations(recipe, *effort)
     except RejectionCapped:
-        recipe = recipe._replace(negative=PersistentNegative(recipe.max_num_steps))
-        found, note = _populations(recipe, *effort)
-        note += "; rejection hit its cap there, and negative samples were persistent"
+        sampler, why = without_rejection(model, recipe.max_num_steps, "rejection hit its cap there")
+        found, note = _populations(recipe._replace(negative=sampler), *effort)
+        note += f"; {why}"
     except InvalidInput as error:
         return None, f"log evidence: not estimated, since populations cannot start: {error}"
+    check = found.exchangeable
+    if check is not None and not check.passed:
+        return None, f"log evidence: not estimated, since the prior is not drawn: {check.message}"
+    if not np.isfinite(found.estimate.standard_error):
+        spread = float(found.log_evidence.std(ddof=1))
+        return None, (
+            f"log evidence: not estimated, since tempered populations differ by {spread:.2g} nats "
+            "between runs; try the smc or nested backend"
+        )
     particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
     check = compare(
         functionals(model, values), functionals(model, particles), num_moves, 2 * (_NUM_RUNS - 1)

@@ -18,12 +18,13 @@ from blackjax.ns.base import StateWithLogLikelihood
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
+from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
 from inference.evidence.pilot import settled, start_stage
 from inference.evidence.population import Particles, Recipe
 from inference.evidence.prior import PriorSampler
-from inference.evidence.tempered import by_run
+from inference.evidence.tempered import by_run, prior_check
 from inference.kernels import surrogate as surrogates
 from inference.kernels.constrained import (
     WORTHLESS,
@@ -67,6 +68,10 @@ class NestedRuns(NamedTuple):
         Last angle of leapfrog steps of theta_2, radians.
     num_failed : int
         Negative samples not found.
+    live_theta_1, live_negative : arrays, shape (run, live, d)
+        Of the last live points.
+    exchangeable : Check or None
+        Of the first live points, where these were annealed.
     """
 
     log_evidence: Float[np.ndarray, " run"]
@@ -79,6 +84,9 @@ class NestedRuns(NamedTuple):
     acceptance_rate: float
     step_size: float
     num_failed: int
+    live_theta_1: Float[np.ndarray, "run live d"]
+    live_negative: Float[np.ndarray, "run live d"]
+    exchangeable: Check | None
 
     @property
     def estimate(self) -> Estimate:
@@ -136,6 +144,7 @@ def run(
     settings = _Settings(prior.recipe, num_live, num_sweeps)
     effort = (num_runs * num_live, num_moves, num_annealed)
     particles = by_run(settled(prior, key_start, stage, *effort, monitor), num_runs)
+    exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
     state = _init(jax.random.split(key_tie, num_runs), settings, particles)
@@ -162,7 +171,7 @@ def run(
                 section.save((state, tuning, dead, infos), len(dead))
     section.save((state, tuning, dead, infos), len(dead))
     step_size = float(tuning.step_2.value)
-    return _gathered(settings, state, dead, infos, step_size)
+    return _gathered(settings, state, dead, infos, step_size, exchangeable)
 
 
 def _is_finished(state: adaptive.AdaptiveNSState) -> np.ndarray:
@@ -175,6 +184,7 @@ def _gathered(
     dead: list[tuple],
     infos: list[ConstrainedInfo],
     step_size: float,
+    exchangeable: Check | None,
 ) -> NestedRuns:
     live = state.particles
     order = np.argsort(np.asarray(live.loglikelihood), axis=1)
@@ -203,6 +213,9 @@ def _gathered(
         float(np.mean([info.rate_exchange.mean() for info in infos])),
         step_size,
         int(sum(info.num_failed.sum() for info in infos)),
+        np.asarray(live.position["theta_1"]),
+        np.asarray(live.position["negative"]),
+        exchangeable,
     )
 
 

@@ -18,6 +18,8 @@ from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
+from inference.certificate import check_exchangeable
+from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
 from inference.evidence.pilot import PowerStage, settled
@@ -47,6 +49,8 @@ class TemperedRuns(NamedTuple):
         Negative samples not found.
     diverging : bool array, shape (run, particle)
         In the last move of theta_2.
+    exchangeable : Check or None
+        Of the first populations, where these were annealed.
     """
 
     log_evidence: Float[np.ndarray, " run"]
@@ -56,6 +60,7 @@ class TemperedRuns(NamedTuple):
     acceptance_rate: Float[np.ndarray, " stage"]
     num_failed: int
     diverging: np.ndarray
+    exchangeable: Check | None
 
     @property
     def estimate(self) -> Estimate:
@@ -115,6 +120,7 @@ def run(
     key, key_start = jax.random.split(key)
     effort = (num_runs * num_particles, num_moves, num_annealed)
     particles = by_run(settled(prior, key_start, stages[0], *effort, monitor), num_runs)
+    exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
     means, increments, infos = [particles.log_likelihood.mean(axis=1)], [], []
@@ -146,7 +152,16 @@ def run(
         np.array([float(info.acceptance_rate) for info in infos]),
         int(sum(int(info.num_failed) for info in infos)),
         np.asarray(infos[-1].diverging).reshape(num_runs, -1),
+        exchangeable,
     )
+
+
+def prior_check(prior: PriorSampler, particles: Particles) -> Check | None:
+    """Check that theta_2 and w of the two-stage prior are exchangeable, where not drawn exactly."""
+    if prior.is_exact:
+        return None
+    parts = (particles.theta_1, particles.theta_2, particles.negative)
+    return check_exchangeable(prior.recipe.model, *map(np.asarray, parts))
 
 
 def by_run(flat: Particles, num_runs: int) -> Particles:

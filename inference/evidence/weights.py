@@ -72,13 +72,14 @@ def insertion_check(
     """
     ranks = np.concatenate([_ranks(*run) for run in zip(log_likelihood, birth, strict=True)])
     if len(ranks) == 0:
-        return Check("insertion_rank", False, "no new point was made")
+        return Check("insertion_rank", False, "no new point was made", "both")
     p_value = float(stats.kstest(ranks, "uniform").pvalue)
     return Check(
         "insertion_rank",
         p_value > FALSE_ALARM_RATE,
         f"p = {p_value:.2g} that {len(ranks)} new points entered at uniform ranks, above "
         f"{FALSE_ALARM_RATE}; else raise num_sweeps",
+        "both",
     )
 
 

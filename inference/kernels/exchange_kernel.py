@@ -74,8 +74,7 @@ class ExchangeKernel(ChainKernel):
         particles = anneal(key_2, model, theta_1, _NUM_PARTICLES).particles
         # L may be -infinity at some particles; a chain that starts there could never leave.
         start = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
-        # Resampling leaves siblings side by side: take w far from theta_2's particle.
-        negative = particles[_NUM_PARTICLES // 2]
+        negative = particles[(start + 1) % _NUM_PARTICLES]
         tuning = self.untuned(key_fit, particles)
         return self.start(rng_key, theta_1, particles[start], negative, tuning, num_warmup)
 

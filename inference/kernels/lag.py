@@ -54,7 +54,8 @@ def moves_needed(
         return FEWEST
     left = 1 - variogram[:, varying] / plateau[varying]
     needed = [_extrapolated(correlation) for correlation in left.T]
-    return int(np.clip(max(needed), FEWEST, MOST))
+    each = kernel.negative.moves_each
+    return int(np.clip(each * max(needed), FEWEST, MOST))
 
 
 def _extrapolated(correlation: Float[np.ndarray, " k"]) -> int:

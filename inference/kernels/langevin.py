@@ -18,10 +18,10 @@ with a metric Sigma that warm-up fits and sampling keeps fixed,
 
 at y = x, or (`averaged`) at y = x + sqrt(h / 2) xi with the same xi: then the law of y has no bias
 at all for Gaussian targets and one of second order elsewhere (B. Leimkuhler and C. Matthews, Appl.
-Math. Res. Express 2013, doi:10.1093/amrx/abs010), at no cost.
+Math. Res. Express 2013, doi:10.1093/amrx/abs010), at no cost. It is y that has the target's law,
+and no accept step may act on x: a Metropolis step there would bring back the bias of order h.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -34,7 +34,6 @@ from jaxtyping import Array, Float, Int, PyTree
 from generative import TwoStageModel
 from inference.kernels.density import log_first, log_second, share
 from inference.kernels.dynamics import LangevinState, LangevinTuning, largest_step, tamed
-from inference.kernels.independence import independence_step
 
 # A stream of keys for :meth:`Langevin.read`, beside those that chains split off theirs.
 READ = 2**20
@@ -58,10 +57,6 @@ class Langevin:
     held : str, optional
         Parameters whose names start so are held fixed where C is differentiated. The field is no
         gradient then, and its stationary law is not the posterior.
-    refresh : bool
-        Whether negative samples, and theta_2 where all data are used, are also proposed afresh
-        from p2 at every step, by Metropolis: a way between modes where these are few and C mild,
-        and wasted in large networks.
     omit_normalizer : bool
         True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
     """
@@ -71,7 +66,6 @@ class Langevin:
     estimator: Estimator = "control"
     batch_size: int | None = None
     held: str | None = None
-    refresh: bool = False
     omit_normalizer: bool = False
 
     def init(
@@ -101,7 +95,7 @@ class Langevin:
         scale : float
             Factor of `step_size`, from a schedule.
         """
-        key_noise, key_negative, key_batch, key_refresh = jax.random.split(key, 4)
+        key_noise, key_negative, key_batch = jax.random.split(key, 3)
         metric, size = tuning.metric, scale * tuning.step_size
         noise = metric.joint.fluctuation(key_noise)
         start = jnp.concatenate([state.theta_1, state.theta_2])
@@ -114,8 +108,6 @@ class Langevin:
         push = tamed(size, jnp.concatenate([first, second]), metric.joint)
         moved = start + push + jnp.sqrt(2 * size) * noise
         moved_1, moved_2 = jnp.split(moved, 2)
-        if self.refresh and self.batch_size is None:
-            moved_2 = self._refreshed(key_refresh, moved_1, moved_2, self.model.log_likelihood)
         return self.init(moved_1, moved_2, negative), slope
 
     @property
@@ -154,10 +146,7 @@ class Langevin:
             return negative, jnp.zeros_like(theta_1)
 
         def one(key: jax.Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-            key_noise, key_refresh = jax.random.split(key)
-            if self.refresh:
-                w = self._refreshed(key_refresh, theta_1, w)
-            noise = metric.fluctuation(key_noise)
+            noise = metric.fluctuation(key)
             point = share(self.model, theta_1, self._point(w, size, noise))
             pull, push = self.forces(theta_1, point)
             return w + tamed(size, pull + push, metric) + jnp.sqrt(2 * size) * noise, (pull, push)
@@ -176,19 +165,6 @@ class Langevin:
             return negative, jnp.where(self.model.moving_2, -pull, push)
         variance = jnp.asarray(self.model.second_stage.variance, theta_1.dtype)
         return negative, push - metric.low_rank(variance * (pull + push))
-
-    def _refreshed(
-        self,
-        key: jax.Array,
-        theta_1: Float[Array, " d"],
-        theta: Float[Array, " d"],
-        log_likelihood: Callable[[Array], Array] | None = None,
-    ) -> Float[Array, " d"]:
-        def log_weight(theta: Array) -> Array:
-            penalty = self.model.agreement.strength * self.model.agreement.disagreement(theta)
-            return -penalty if log_likelihood is None else log_likelihood(theta) - penalty
-
-        return independence_step(key, self.model, theta_1, theta, log_weight)
 
     def gradient(
         self,

@@ -54,9 +54,8 @@ def start(keys: jax.Array, kernel: Dynamics, num_negatives: int) -> LangevinStat
             draws = model.second_stage.around(theta_1).sample(key_2, (num_negatives + 1,))
             return kernel.init(theta_1, draws[0], draws[1:])
         particles = anneal(key_2, model, theta_1, _NUM_ANNEALED).particles
-        # Resampling leaves siblings side by side.
-        chosen = np.arange(1, num_negatives + 1) * _NUM_ANNEALED // (num_negatives + 1)
         first = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
+        chosen = (first + 1 + np.arange(num_negatives)) % _NUM_ANNEALED
         return kernel.init(theta_1, particles[first], particles[chosen])
 
     return jax.vmap(one)(keys)
@@ -93,6 +92,7 @@ def collect(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Arra
     def one(key: jax.Array, chain: LangevinState) -> dict[str, Array]:
         point = read(kernel, key, chain, state.tuning)
         kept = {"theta_1": point.theta_1, "theta_2": point.theta_2}
+        kept |= {"negative": point.negative[0]}
         if not with_theta:
             kept = {
                 f"answers_{name}": kernel.model.answers(point.theta_2, inputs)
@@ -113,7 +113,7 @@ def collect(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Arra
 
 def collect_warmup(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Array]:
     """What shows a runaway chain; where a metric is to be fitted, draws as well."""
-    values = collect(kernel, True, state) | {"negative": state.chain.negative[:, 0]}
+    values = collect(kernel, True, state)
     names = ["lp", "squared_distance_1", "squared_distance_2"]
     names += ["theta_2", "negative"] if with_theta else []
     return {name: values[name] for name in names}

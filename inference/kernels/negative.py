@@ -2,12 +2,9 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import LinearGaussianAgreement, TwoStageModel
@@ -15,17 +12,10 @@ from generative.agreement import rejection_sample
 from inference.kernels.density import log_agreeing
 from inference.kernels.independence import independence_step
 from inference.kernels.reference_hmc import reference_hmc
-
-# Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
-# also where the proposals of a draw need so many floating-point operations. (Particles by the
-# thousand all wait for the slowest.)
-_AFFORDABLE_TRIES = 300.0
-_AFFORDABLE_OPERATIONS = 2e7
-# A draw that needs more than the cap fails: the mean must be far below.
-_CAP_OVER_MEAN = 10.0
-_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
-
-NegativeChoice = Literal["auto", "rejection", "persistent"]
+from inference.kernels.surrogate import flat
+from inference.normalizer.annealing import Schedule
+from inference.normalizer.conditional import conditional_sweep
+from inference.normalizer.path import Path
 
 
 @dataclass(frozen=True)
@@ -36,6 +26,11 @@ class NegativeSampler:
     @abstractmethod
     def is_exact(self) -> bool:
         """Whether the draw is exact and independent of `start`."""
+
+    @property
+    def moves_each(self) -> int:
+        """For how many moves one step of it counts."""
+        return 1
 
     @abstractmethod
     def __call__(
@@ -144,80 +139,44 @@ class PersistentNegative(NegativeSampler):
         return w, total / num_moves, jnp.ones((), bool)
 
 
-def choose(
-    model: TwoStageModel,
-    requested: NegativeChoice,
-    cap: int,
-    max_num_steps: int,
-    *,
-    for_chains: bool = False,
-) -> tuple[NegativeSampler, str]:
-    """Choose how negative samples are made, and say why.
+@dataclass(frozen=True)
+class AnnealedNegative(NegativeSampler):
+    """Move the last negative sample by conditional SMC under the new theta_1: it crosses basins.
+
+    Every sweep leaves q(. | theta_1) invariant, and forgets its start whatever separates the modes
+    of q; see :mod:`inference.normalizer.conditional`. A sweep counts for eight moves.
 
     Parameters
     ----------
-    model : TwoStageModel
-    requested : {"auto", "rejection", "persistent"}
-        `auto` takes the closed form where there is one, then rejection where a pilot finds it
-        affordable.
-    cap, max_num_steps : int
-        Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
-    for_chains : bool
-        Whether a few chains will draw, and not a population.
+    temperatures, step_sizes : tuples of float
+        Of one schedule, for every theta_1.
+    num_particles : int
+        Too few, and the start is remembered: about one over this number of it in a sweep.
     """
-    persistent, rejection = PersistentNegative(max_num_steps), RejectionNegative(cap)
-    if requested == "persistent":
-        return persistent, "negative samples are persistent, as requested"
-    if requested == "rejection":
-        return rejection, "negative samples are drawn by rejection, exactly, as requested"
-    if model.agreement.closed_form is not None:
-        return ClosedFormNegative(), "negative samples are drawn from the closed form, exactly"
-    tries, affordable = _pilot_tries(model), _AFFORDABLE_TRIES
-    if for_chains:
-        affordable = max(affordable, _AFFORDABLE_OPERATIONS / _operations(model))
-    affordable = min(affordable, cap / _CAP_OVER_MEAN)
-    if tries <= affordable:
-        return rejection, (
-            f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
-            "each under the prior)"
-        )
-    return persistent, (
-        "negative samples are persistent: rejection would need more than "
-        f"{affordable:.0f} proposals each"
-    )
 
+    temperatures: tuple[float, ...]
+    step_sizes: tuple[float, ...]
+    num_particles: int = 16
 
-def _operations(model: TwoStageModel) -> float:
-    """Floating-point operations of one proposal; counted, not timed, so that choices repeat."""
+    @property
+    def is_exact(self) -> bool:
+        """False."""
+        return False
 
-    def propose(key: jax.Array) -> Array:
-        theta = model.second_stage.around(model.space.origin).sample(key)
-        return model.agreement.disagreement(theta)
+    @property
+    def moves_each(self) -> int:
+        """Eight."""
+        return 8
 
-    cost = jax.jit(propose).lower(jax.random.key(0)).cost_analysis() or {}
-    return max(float(cost.get("flops", 0.0)), 1.0)
+    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+        path = Path(model, theta_1, flat(model))
+        number = len(self.temperatures)
+        arrays = (jnp.asarray(x) for x in (self.temperatures, self.step_sizes))
+        schedule = Schedule(*arrays, jnp.asarray(number))
 
+        def sweep(index: Array, w: Array) -> Array:
+            key_sweep = jax.random.fold_in(key, index)
+            return conditional_sweep(key_sweep, path, schedule, w, self.num_particles, number)[0]
 
-def _pilot_tries(model: TwoStageModel) -> float:
-    """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
-    worst = float(_pilot_acceptance(model))
-    return 1 / worst if worst > 0 else np.inf
-
-
-@partial(jax.jit, static_argnums=(0,))
-def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
-    key_1, key_2 = jax.random.split(jax.random.key(0))
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
-
-    def acceptance(pair: tuple[jax.Array, Array]) -> Array:
-        proposal = model.second_stage.around(pair[1])
-
-        def keep(key: jax.Array) -> Array:
-            penalty = model.agreement.disagreement(proposal.sample(key))
-            return jnp.exp(-model.agreement.strength * penalty)
-
-        keys = jax.random.split(pair[0], _NUM_PILOT_DRAWS)
-        return jax.lax.map(keep, keys, batch_size=64).mean()
-
-    keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
-    return jnp.min(jax.lax.map(acceptance, (keys, theta_1)))
+        w = jax.lax.fori_loop(0, -(-num_moves // self.moves_each), sweep, start)
+        return w, jnp.ones((), start.dtype), jnp.ones((), bool)

@@ -1,0 +1,183 @@
+"""How negative samples are made: exactly where that is affordable, else by what crosses basins."""
+
+from functools import partial
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from generative import TwoStageModel
+from inference.certificate import compare_draws
+from inference.kernels.negative import (
+    AnnealedNegative,
+    ClosedFormNegative,
+    NegativeSampler,
+    PersistentNegative,
+    RejectionNegative,
+)
+from inference.kernels.surrogate import flat
+from inference.normalizer.annealing import anneal
+from inference.normalizer.conditional import annealed_draws
+
+# Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
+# also where the proposals of a draw need so many floating-point operations. (Particles by the
+# thousand all wait for the slowest.)
+_AFFORDABLE_TRIES = 300.0
+_AFFORDABLE_OPERATIONS = 2e7
+# A draw that needs more than the cap fails: the mean must be far below.
+_CAP_OVER_MEAN = 10.0
+_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
+
+# Persistent moves that do not forget another theta_1 in so many will not cross basins.
+_NUM_CROSSING_POINTS, _NUM_CROSSING_MOVES, _NUM_PARTICLES = 256, 64, 16
+_NUM_SCHEDULED = 64
+# Conditional sweeps hold whole paths of particles.
+_LARGEST_ANNEALED = 2000
+
+NegativeChoice = Literal["auto", "rejection", "persistent", "annealed"]
+
+
+def choose(
+    model: TwoStageModel,
+    requested: NegativeChoice,
+    cap: int,
+    max_num_steps: int,
+    *,
+    for_chains: bool = False,
+) -> tuple[NegativeSampler, str]:
+    """Choose how negative samples are made, and say why.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    requested : {"auto", "rejection", "persistent", "annealed"}
+        `auto` takes the closed form where there is one, then rejection where a pilot finds it
+        affordable, then persistent samples where these forget where they started.
+    cap, max_num_steps : int
+        Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
+    for_chains : bool
+        Whether a few chains will draw, and not a population.
+    """
+    persistent, rejection = PersistentNegative(max_num_steps), RejectionNegative(cap)
+    if requested == "persistent":
+        return persistent, "negative samples are persistent, as requested"
+    if requested == "annealed":
+        return annealed_negative(model), "negative samples are annealed, as requested"
+    if requested == "rejection":
+        return rejection, "negative samples are drawn by rejection, exactly, as requested"
+    if model.agreement.closed_form is not None:
+        return ClosedFormNegative(), "negative samples are drawn from the closed form, exactly"
+    tries, affordable = _pilot_tries(model), _AFFORDABLE_TRIES
+    if for_chains:
+        affordable = max(affordable, _AFFORDABLE_OPERATIONS / _operations(model))
+    affordable = min(affordable, cap / _CAP_OVER_MEAN)
+    if tries <= affordable:
+        return rejection, (
+            f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
+            "each under the prior)"
+        )
+    why = f"rejection would need more than {affordable:.0f} proposals each"
+    return without_rejection(model, max_num_steps, why)
+
+
+def without_rejection(
+    model: TwoStageModel, max_num_steps: int, why: str
+) -> tuple[NegativeSampler, str]:
+    """Choose between persistent and annealed negative samples, and say why.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    max_num_steps : int
+        Of :class:`PersistentNegative`.
+    why : str
+        Why not rejection.
+    """
+    persistent = PersistentNegative(max_num_steps)
+    if _crosses(model, persistent):
+        return persistent, f"negative samples are persistent: {why}"
+    return annealed_negative(model), (
+        f"negative samples are annealed: {why}, and persistent ones do not cross basins"
+    )
+
+
+def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
+    """Return conditional SMC along a schedule that a pilot at one theta_1 from p1 chose."""
+    key_1, key_2 = jax.random.split(jax.random.key(2))
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
+    schedule = anneal(key_2, model, theta_1, _NUM_SCHEDULED).schedule
+    length = int(schedule.length)
+    arrays = (np.asarray(x[:length], float) for x in (schedule.temperatures, schedule.step_sizes))
+    return AnnealedNegative(*(tuple(x.tolist()) for x in arrays), _NUM_PARTICLES)
+
+
+def _crosses(model: TwoStageModel, persistent: PersistentNegative) -> bool:
+    """Whether persistent moves take draws of q under one theta_1 to those under another."""
+    if model.dimension > _LARGEST_ANNEALED:
+        return True
+    key_1, key_draws, key_step, key_moves = jax.random.split(jax.random.key(1), 4)
+    number = _NUM_CROSSING_POINTS
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (number,))
+    draws = annealed_draws(key_draws, model, theta_1, 2, _NUM_PARTICLES)
+    schedule = anneal(key_step, model, theta_1[0], _NUM_SCHEDULED).schedule
+    step_size = schedule.step_sizes[schedule.length - 1].astype(theta_1.dtype)
+    starts = jnp.roll(draws[:, 0] - theta_1, 1, axis=0) + theta_1
+    moved = _moved(
+        jax.random.split(key_moves, number), model, persistent, theta_1, starts, step_size
+    )
+    sets = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))
+    return compare_draws(model, "crossing", *sets, "moved and fresh draws of q").passed
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _moved(
+    keys: jax.Array,
+    model: TwoStageModel,
+    persistent: PersistentNegative,
+    theta_1: Float[Array, "n d"],
+    starts: Float[Array, "n d"],
+    step_size: Float[Array, ""],
+) -> Float[Array, "n d"]:
+    def one(key: jax.Array, theta_1: Array, start: Array) -> Array:
+        settings = (flat(model), step_size, jnp.asarray(_NUM_CROSSING_MOVES))
+        return persistent(key, model, theta_1, start, *settings)[0]
+
+    return jax.vmap(one)(keys, theta_1, starts)
+
+
+def _operations(model: TwoStageModel) -> float:
+    """Floating-point operations of one proposal; counted, not timed, so that choices repeat."""
+
+    def propose(key: jax.Array) -> Array:
+        theta = model.second_stage.around(model.space.origin).sample(key)
+        return model.agreement.disagreement(theta)
+
+    cost = jax.jit(propose).lower(jax.random.key(0)).cost_analysis() or {}
+    return max(float(cost.get("flops", 0.0)), 1.0)
+
+
+def _pilot_tries(model: TwoStageModel) -> float:
+    """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
+    worst = float(_pilot_acceptance(model))
+    return 1 / worst if worst > 0 else np.inf
+
+
+@partial(jax.jit, static_argnums=(0,))
+def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
+    key_1, key_2 = jax.random.split(jax.random.key(0))
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
+
+    def acceptance(pair: tuple[jax.Array, Array]) -> Array:
+        proposal = model.second_stage.around(pair[1])
+
+        def keep(key: jax.Array) -> Array:
+            penalty = model.agreement.disagreement(proposal.sample(key))
+            return jnp.exp(-model.agreement.strength * penalty)
+
+        keys = jax.random.split(pair[0], _NUM_PILOT_DRAWS)
+        return jax.lax.map(keep, keys, batch_size=64).mean()
+
+    keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
+    return jnp.min(jax.lax.map(acceptance, (keys, theta_1)))
