@@ -102,10 +102,10 @@ def traced(name: str, function: Callable[..., Any], *arguments: Any) -> jax.Shap
             allowed = "a function of theta that returns one array"
             raise InvalidInput(name, f"a result that is no array: {error}", allowed) from None
     if not isinstance(found, jax.ShapeDtypeStruct):
-        words = "None" if found is None else f"a {type(found).__name__}"
-        raise InvalidInput(name, f"{words} returned", "a function of theta that returns one array")
+        words = f"a result of type {type(found).__name__}"
+        raise InvalidInput(name, words, "a function of theta that returns one array")
     if not (jax.numpy.issubdtype(found.dtype, jax.numpy.number) or found.dtype == bool) or (
         jax.numpy.issubdtype(found.dtype, jax.numpy.complexfloating)
     ):
-        raise InvalidInput(name, f"dtype {found.dtype} returned", "real numbers")
+        raise InvalidInput(name, f"a result of dtype {found.dtype}", "real numbers")
     return found

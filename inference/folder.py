@@ -44,13 +44,14 @@ def refuse_occupied(directory: Path, resume: bool = False) -> None:
     raise InvalidInput("directory", found, "a new or an empty folder")
 
 
-def require_writable(directory: Path) -> None:
+def require_writable(directory: Path, name: str = "directory") -> None:
     """Refuse a folder in which nothing can be written; nothing new is left behind.
 
     Raises
     ------
     InvalidInput
     """
+    missing: list[Path] = []
     try:
         missing = [path for path in (directory, *directory.parents) if not path.exists()]
         directory.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def require_writable(directory: Path) -> None:
             pass
     except (OSError, ValueError) as error:
         found = f"{directory}: {getattr(error, 'strerror', None) or error}"
-        raise InvalidInput("directory", found, "a folder that can be written") from None
+        raise InvalidInput(name, found, "a folder that can be written") from None
     finally:
         for path in missing:
             with contextlib.suppress(OSError):

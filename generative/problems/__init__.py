@@ -59,7 +59,7 @@ def builder(name: str) -> Callable[..., Problem | TwoHeaded]:
         raise InvalidInput("problem", f"no {function!r} in module {module!r}", "module:function")
     if not callable(found):
         allowed = "a function that returns a Problem or a TwoStageModel"
-        raise InvalidInput("problem", f"{name}, which is a {type(found).__name__}", allowed)
+        raise InvalidInput("problem", f"{name} of type {type(found).__name__}", allowed)
     return found
 
 
@@ -104,7 +104,7 @@ def get(name: str, **options: Any) -> Problem:
     if isinstance(built, Problem):
         return built
     if not isinstance(built, TwoStageModel):
-        found = f"a {type(built).__name__} from {name}"
+        found = f"a result of type {type(built).__name__} from {name}"
         raise InvalidInput("problem", found, "a Problem or a TwoStageModel")
     return Problem(name, built)
 
