@@ -44,8 +44,8 @@ def _run(parsed: argparse.Namespace) -> int:
     name = parsed.name
     sys.path.insert(0, "")  # a user's own problem may lie in the working directory
     options = parse_run(name, parsed.rest)
-    if options.out is not None:
-        refuse_occupied(options.out, resume=True)
+    if options.out is not None and not options.resume:
+        refuse_occupied(options.out)
         require_writable(options.out, "out")
     chosen = options.problem.model_dump()
     recorded = options.problem.model_dump(mode="json")
