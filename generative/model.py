@@ -19,7 +19,7 @@ from generative.parameters import ParameterSpace
 from generative.questions import check_mappings, check_questions
 from generative.stages import Stage
 from generative.user_code import blame, require_callable, traced
-from generative.values import require_finite, require_mapping
+from generative.values import require_finite, require_mapping, rounding
 
 
 class TwoStageModel:
@@ -273,7 +273,7 @@ class TwoStageModel:
         def of_residuals(theta: Array) -> Array:
             return jnp.asarray(residuals(unravel(theta)), dtype)  # type: ignore[misc]
 
-        self._check_disagreement(of_vector, residuals)
+        self._check_disagreement(of_vector, residuals, float(strength))
         return Agreement(
             strength=float(strength),
             disagreement=of_vector,
@@ -283,7 +283,10 @@ class TwoStageModel:
         )
 
     def _check_disagreement(
-        self, disagreement: Callable[[Array], Array], residuals: Callable | None
+        self,
+        disagreement: Callable[[Array], Array],
+        residuals: Callable | None,
+        strength: float,
     ) -> None:
         if residuals is not None:
             require_callable("residuals", residuals, "theta -> array of shape (m,)")
@@ -296,7 +299,8 @@ class TwoStageModel:
             _require_scalar("disagreement", given, self.theta_0)
         with blame("disagreement", "a function of theta"):
             value = disagreement(self.space.origin)
-        if not np.isfinite(value) or value < 0:
+        least = -rounding(self.space.origin.dtype) / max(1.0, strength)
+        if not np.isfinite(value) or value < least:
             raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
 
     def _check_data(self) -> None:

@@ -80,7 +80,10 @@ class ParameterSpace:
             If the prefix does not match `theta_0`, or a number is negative or not finite.
         """
         if isinstance(prefix, jax.Array | np.ndarray) and np.shape(prefix) == (self.dimension,):
-            values = np.asarray(prefix, float)
+            try:
+                values = np.asarray(prefix, float)
+            except (TypeError, ValueError) as error:
+                raise InvalidInput(name, str(error), "finite numbers >= 0") from None
         else:
             values = self._expand_prefix(prefix, name)
         if not np.all(np.isfinite(values)) or np.any(values < 0):

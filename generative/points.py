@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from generative.errors import InvalidInput
 from generative.model import TwoStageModel
 from generative.user_code import blame
+from generative.values import rounding
 
 Where = Callable[[int], str]
 
@@ -17,7 +18,6 @@ _NUM_POINTS, _FEWEST_POINTS = 32, 4
 # Of larger models only a few points are affordable.
 _LARGEST = 30_000
 _SHOWN = 3
-_RELATIVE, _EPSILONS = 1e-9, 100
 _NOT_NEGATIVE = "C >= 0 wherever the stages reach"
 
 
@@ -94,7 +94,7 @@ def _refuse(name: str, values: np.ndarray, bad: np.ndarray, where: Where, allowe
 
 
 def _tolerance(model: TwoStageModel) -> float:
-    return max(_RELATIVE, _EPSILONS * float(jnp.finfo(model.space.origin.dtype).eps))
+    return rounding(model.space.origin.dtype)
 
 
 def _draws(model: TwoStageModel, seed: int, number: int) -> Float[Array, "n d"]:

@@ -65,6 +65,11 @@ def as_array(name: str, value: Any) -> jax.Array:
         raise InvalidInput(name, str(error).split("\n")[0], "an array of numbers") from None
 
 
+def rounding(dtype: Any) -> float:
+    """Return what two computations of one number may differ by, relative to it."""
+    return max(1e-9, 100 * float(jnp.finfo(dtype).eps))
+
+
 def require_key(value: Any) -> None:
     """Refuse what is no single PRNG key, of the new or the old kind.
 

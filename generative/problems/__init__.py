@@ -120,7 +120,7 @@ def signature_of(name: str) -> inspect.Signature:
     build = builder(name)
     try:
         signature = inspect.signature(build, eval_str=True)
-    except (NameError, SyntaxError, TypeError, AttributeError):
+    except Exception:  # an annotation may be any expression
         signature = _plain_signature(name, build)
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
