@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import sys
 from collections.abc import Callable
 
@@ -48,7 +49,7 @@ def _run(parsed: argparse.Namespace) -> int:
         refuse_occupied(options.out)
         require_writable(options.out, "out")
     chosen = options.problem.model_dump()
-    recorded = options.problem.model_dump(mode="json")
+    recorded = json.loads(json.dumps(chosen, default=str))
     problem = problems.get(name, **chosen)
     try:
         run = infer(

@@ -22,6 +22,11 @@ from inference import HMC, SGLD, MaximumAPosteriori, NestedSampling, RejectionGi
 from inference.backends.base import Backend
 
 _LONGEST = 300
+# What Tyro and Pydantic say after their errors.
+_ADVICE = (
+    *("Argument helptext", "Available subcommands", "Perhaps you meant", "For full helptext"),
+    " [type=",
+)
 
 BackendName = Literal["hmc", "sgld", "nested", "smc", "map", "rejection-gibbs"]
 
@@ -163,6 +168,8 @@ def _problem_options(name: str) -> type[BaseModel]:
 
 def _has_form(annotation: Any) -> bool:
     """Whether text and TOML values can be read as a type."""
+    if annotation in (Any, object):
+        return False
     try:
         TypeAdapter(annotation)
     except (PydanticUserError, TypeError, NameError):
@@ -218,14 +225,12 @@ def _parse(options: type[BaseModel], default: Any, arguments: Sequence[str], pro
 
 
 def _sentence(text: str) -> str:
-    """Return what Tyro says of an error, in one line, without the frame and the advice."""
-    lines = [line.strip("│┃ ").strip() for line in text.splitlines()]
-    useful = [line for line in lines if re.search(r"[A-Za-z0-9]", line)]
-    useful = [line for line in useful if not line.startswith(("╭", "╰", "For full", "─"))]
-    sentence = " ".join(useful)
-    for advice in ("Argument helptext", "Available subcommands", "Perhaps you meant", " [type="):
+    """Return what Tyro says of an error, in one line, without title, frame and advice."""
+    lines = [line.strip("│┃ ").strip() for line in text.splitlines()[1:]]
+    sentence = " ".join(line for line in lines if re.search(r"[A-Za-z0-9]", line))
+    for advice in _ADVICE:
         sentence = sentence.partition(advice)[0].strip()
-    missing = re.fullmatch(r"Missing from .*?: (--\S+) .*\(required\).*", sentence)
+    missing = re.fullmatch(r"Missing from .*?: (--\S+) .*\(required\)", sentence)
     if missing:
         return f"{missing[1]}: no value, and no default"
     # What a backend's own check says needs no frame.
