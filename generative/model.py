@@ -11,15 +11,15 @@ import numpy as np
 import numpyro
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from generative.agreement import Agreement
+from generative.agreement import Agreement, check_agreement
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
 from generative.observation import Observation
 from generative.parameters import ParameterSpace
 from generative.questions import check_mappings, check_questions
 from generative.stages import Stage
-from generative.user_code import blame, require_callable, traced
-from generative.values import require_finite, require_mapping, rounding
+from generative.user_code import blame, require_callable, require_scalar
+from generative.values import require_finite, require_mapping
 
 
 class TwoStageModel:
@@ -273,7 +273,7 @@ class TwoStageModel:
         def of_residuals(theta: Array) -> Array:
             return jnp.asarray(residuals(unravel(theta)), dtype)  # type: ignore[misc]
 
-        self._check_disagreement(of_vector, residuals, float(strength))
+        check_agreement(self.space, disagreement, residuals, of_vector, float(strength))
         return Agreement(
             strength=float(strength),
             disagreement=of_vector,
@@ -282,32 +282,11 @@ class TwoStageModel:
             linear=linear,
         )
 
-    def _check_disagreement(
-        self,
-        disagreement: Callable[[Array], Array],
-        residuals: Callable | None,
-        strength: float,
-    ) -> None:
-        if residuals is not None:
-            require_callable("residuals", residuals, "theta -> array of shape (m,)")
-            shape = traced("residuals", residuals, self.theta_0).shape
-            if len(shape) != 1 or shape[0] == 0:
-                raise InvalidInput("residuals", f"shape {shape} at theta_0", "shape (m,), m >= 1")
-        else:
-            given = self._given[0]
-            require_callable("disagreement", given, "theta -> scalar")
-            _require_scalar("disagreement", given, self.theta_0)
-        with blame("disagreement", "a function of theta"):
-            value = disagreement(self.space.origin)
-        least = -rounding(self.space.origin.dtype) / max(1.0, strength)
-        if not np.isfinite(value) or value < least:
-            raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
-
     def _check_data(self) -> None:
-        sites: set[str] = set()
         if self._log_likelihood is not None:
             require_callable("log_likelihood", self._log_likelihood, "theta -> nats, a scalar")
-            _require_scalar("log_likelihood", self._log_likelihood, self.theta_0)
+            require_scalar("log_likelihood", self._log_likelihood, self.theta_0)
+        sites: set[str] = set()
         if self.observation is not None:
             with blame("observation", "a NumPyro program of theta, and of inputs where given"):
                 sites = self.observation.check(self.theta_0)
@@ -317,12 +296,6 @@ class TwoStageModel:
             value = self.log_likelihood(self.theta_0)
         if np.isnan(value):
             raise InvalidInput("log_likelihood", "NaN at theta_0", "a number of nats")
-
-
-def _require_scalar(name: str, function: Callable[[PyTree], Array], theta_0: PyTree) -> None:
-    shape = traced(name, function, theta_0).shape
-    if shape != ():
-        raise InvalidInput(name, f"shape {shape} at theta_0", "a scalar")
 
 
 def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:

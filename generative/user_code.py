@@ -109,3 +109,15 @@ def traced(name: str, function: Callable[..., Any], *arguments: Any) -> jax.Shap
     ):
         raise InvalidInput(name, f"a result of dtype {found.dtype}", "real numbers")
     return found
+
+
+def require_scalar(name: str, function: Callable[[Any], Any], theta_0: Any) -> None:
+    """Refuse a function whose result at theta_0 is no scalar; nothing is computed.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    shape = traced(name, function, theta_0).shape
+    if shape != ():
+        raise InvalidInput(name, f"shape {shape} at theta_0", "a scalar")
