@@ -51,11 +51,13 @@ class TwoStageModel:
         (theta, inputs), and its answers, independent given theta, can be had in mini-batches.
     heads : callable, optional
         (theta, inputs) -> array of shape (2, question, ...): what the first and the second head
-        answer. Functionals, predictions and convergence in function space follow from it.
+        answer. Functionals, predictions and convergence in function space follow from it. Needs
+        `questions`.
     questions : mapping from name to inputs, optional
         Sets of inputs whose answers are kept with every run.
     labels : mapping from name to array, optional
-        True answers of sets in `questions`, 0 or 1, to tell how often each head is right.
+        True answers of sets in `questions`, 0 or 1, to tell how often each head is right; an answer
+        is one number then, the probability of yes.
     columns : mapping from name to columns, optional
         What else is known about each question of a set, one array per column, such as `bob_label`,
         the human's answer; kept with every run.
