@@ -56,8 +56,9 @@ def describe(error: BaseException) -> str:
 def place_of(error: BaseException) -> tuple[str, int] | None:
     """Return file and line of the innermost frame that is neither ours nor a library's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        foreign = not frame.filename.startswith(("<frozen", *_OURS))
-        if foreign and not frame.filename.startswith(_LIBRARIES):
+        # Compiled libraries leave the relative paths of their sources.
+        library = frame.filename.endswith((".pyx", ".pxd")) or "/site-packages/" in frame.filename
+        if not (library or frame.filename.startswith(("<frozen", *_OURS, *_LIBRARIES))):
             return frame.filename, frame.lineno
     return None
 
