@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from analyses.figures import forest
+from analyses.files import write_whole
 from analyses.functionals import (
     alike,
     bits_saved,
@@ -50,7 +51,7 @@ def compare(directories: Sequence[Path], figure: Path) -> str:
         raise InvalidInput("DIR", f"{len(directories)} folders", "two or more run folders")
     runs = {str(directory): Run.load(directory) for directory in directories}
     header, rows = comparison_table(runs)
-    draw_comparison(runs, figure)
+    write_whole(figure, lambda path: draw_comparison(runs, path))
     notes = [line for name, run in runs.items() for line in _words(name, run, runs)]
     return "\n".join([text_table(header, rows), *notes])
 

@@ -1,22 +1,32 @@
 """The command line's configuration: a problem's options and each backend's, from flags and TOML."""
 
 import contextlib
-import inspect
 import io
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import is_dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import tyro
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticUserError
 
 from analyses.analysis import Analysis
+from analyses.command_line import Refused, flags_in, refuse_flag
 from generative import InvalidInput, problems
 from generative.setups import Setup
 from inference import HMC, SGLD, MaximumAPosteriori, NestedSampling, RejectionGibbs, TemperedSMC
 from inference.backends.base import Backend
+
+_LONGEST = 300
+# What Tyro and Pydantic say after their errors.
+_ADVICE = (
+    *("Argument helptext", "Available subcommands", "Perhaps you meant", "For full helptext"),
+    " [type=",
+)
 
 BackendName = Literal["hmc", "sgld", "nested", "smc", "map", "rejection-gibbs"]
 
@@ -73,14 +83,16 @@ def parse_run(name: str, arguments: Sequence[str]) -> RunOptions:
 
     Raises
     ------
-    InvalidInput
+    InvalidInput, Refused
         If a flag, a key or a value cannot be used.
     """
     problem = _problem_options(name)
-    options = create_model("Options", __base__=RunOptions, problem=(problem, problem()))
+    unset = {n: tyro.MISSING for n, field in problem.model_fields.items() if field.is_required()}
+    default_problem = problem.model_construct(**unset)
+    options = create_model("Options", __base__=RunOptions, problem=(problem, default_problem))
     arguments, file = _without_config(arguments)
     default = _validate(options, _read_toml(file) if file else {})
-    return _parse(options, default, arguments, "concord run")
+    return _parse(options, default, arguments, f"concord run {name}")
 
 
 class AnalysisOptions(BaseModel):
@@ -108,7 +120,7 @@ def parse_analysis(
 
     Raises
     ------
-    InvalidInput
+    InvalidInput, Refused
         If a flag, a key or a value cannot be used.
     """
     fields: dict[str, Any] = {
@@ -130,17 +142,39 @@ def parse_analysis(
 
 
 def _problem_options(name: str) -> type[BaseModel]:
-    """Build a class from the signature of the problem's builder."""
+    """Build a class from the signature of the problem's builder.
+
+    An argument that has a default and a type without a form on the command line is left out.
+    """
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(problems.builder(name)).parameters.values():
+    for parameter in problems.signature_of(name).parameters.values():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         annotation = parameter.annotation
         if annotation is parameter.empty or isinstance(annotation, str):
-            annotation = type(parameter.default) if parameter.default is not None else str
-        default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (annotation, default)
-    return create_model("Problem", __config__=ConfigDict(extra="forbid"), **fields)
+            has_default = parameter.default not in (None, parameter.empty)
+            annotation = type(parameter.default) if has_default else str
+        is_required = parameter.default is parameter.empty
+        if parameter.name.startswith("_") or not _has_form(annotation):
+            if is_required:
+                found = f"the annotation {annotation}"
+                allowed = "int, float, bool, str, Path or Literal, or a default"
+                raise InvalidInput(f"problem.{parameter.name}", found, allowed)
+            continue
+        fields[parameter.name] = (annotation, ... if is_required else parameter.default)
+    config = ConfigDict(extra="forbid", protected_namespaces=())
+    return create_model("Problem", __config__=config, **fields)
+
+
+def _has_form(annotation: Any) -> bool:
+    """Whether text and TOML values can be read as a type."""
+    if annotation in (Any, object):
+        return False
+    try:
+        TypeAdapter(annotation)
+    except (PydanticUserError, TypeError, NameError):
+        return False
+    return True
 
 
 def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
@@ -150,6 +184,8 @@ def _without_config(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
             return rest[:index] + rest[index + 2 :], Path(rest[index + 1])
         if argument.startswith("--config="):
             return rest[:index] + rest[index + 1 :], Path(argument.partition("=")[2])
+    if rest[-1:] == ["--config"]:
+        raise InvalidInput("config", "nothing", "--config FILE.toml")
     return rest, None
 
 
@@ -173,6 +209,10 @@ def _validate(options: type[BaseModel], values: dict[str, Any]) -> Any:
 
 
 def _parse(options: type[BaseModel], default: Any, arguments: Sequence[str], prog: str) -> Any:
+    known = _flags(options)
+    for flag in flags_in(arguments):
+        if flag != "help" and not any(fnmatchcase(flag, pattern) for pattern in known):
+            refuse_flag(flag, known, prog)
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -181,9 +221,40 @@ def _parse(options: type[BaseModel], default: Any, arguments: Sequence[str], pro
         if not stop.code:
             raise
         text = re.sub(r"\x1b\[[0-9;]*m", "", captured.getvalue())
-        lines = [line.strip("│┃ ").strip() for line in text.splitlines()]
-        useful = [line for line in lines if re.search(r"[A-Za-z0-9]", line)]
-        useful = [line for line in useful if not line.startswith(("╭", "╰", "For full", "─"))]
-        raise InvalidInput(
-            "command line", " ".join(useful)[:300] or "an error", f"{prog} --help"
-        ) from None
+        raise Refused(f"{_sentence(text)} (see {prog} --help)") from None
+
+
+def _sentence(text: str) -> str:
+    """Return what Tyro says of an error, in one line, without title, frame and advice."""
+    lines = [line.strip("│┃ ").strip() for line in text.splitlines()[1:]]
+    sentence = " ".join(line for line in lines if re.search(r"[A-Za-z0-9]", line))
+    for advice in _ADVICE:
+        sentence = sentence.partition(advice)[0].strip()
+    missing = re.fullmatch(r"Missing from .*?: (--\S+) .*\(required\)", sentence)
+    if missing:
+        return f"{missing[1]}: no value, and no default"
+    # What a backend's own check says needs no frame.
+    sentence = re.sub(r"^Error parsing \S+: (?=\S+: found )", "", sentence)
+    return sentence[:_LONGEST] or "an error"
+
+
+def _flags(annotation: Any, prefix: str = "") -> list[str]:
+    """Names of the flags that Tyro makes of a type; patterns where it has keys of its own."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        dot = f"{prefix}." if prefix else ""
+        return [
+            flag
+            for name, field in fields
+            for flag in _flags(field.annotation, dot + name.replace("_", "-"))
+        ]
+    stem, _, last = prefix.rpartition(".")
+    found = [prefix]
+    if annotation is bool:
+        found.append(f"{stem}.no-{last}" if stem else f"no-{last}")
+    for inner in get_args(annotation):
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += _flags(inner, prefix)
+    if is_dataclass(annotation) or get_origin(annotation) is dict:
+        found.append(f"{prefix}.*")
+    return found

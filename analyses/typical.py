@@ -106,8 +106,9 @@ def place_answers(maximum: xr.DataTree, sampled: xr.DataTree) -> list[AnswersPla
         for head in ("first", "second"):
             question = [d for d in draws[name].dims if d not in ("chain", "draw", "head")]
             at_draws = draws[name].sel(head=head).transpose("chain", "draw", *question).values
-            flat = at_draws.reshape(at_draws.shape[0] * at_draws.shape[1], -1)
-            value = answers.sel(head=head).transpose(*question).values.ravel()
+            num_draws, num_questions = np.prod(at_draws.shape[:2]), at_draws.shape[2]
+            flat = at_draws.reshape(num_draws, num_questions, -1)
+            value = answers.sel(head=head).transpose(*question).values.reshape(num_questions, -1)
             found.append(_place_answers(name, head, value, flat))
     return found
 
@@ -117,7 +118,10 @@ def _place_answers(name: str, head: str, value: np.ndarray, draws: np.ndarray) -
     used = np.ptp(draws, axis=0) > 0
     scale = np.where(used, deviation, 1)
     z_scores = np.where(used, (value - mean) / scale, 0)
-    distances = np.sum(np.where(used, (draws - mean) / scale, 0) ** 2, axis=1)
+    distances = np.sum(np.where(used, (draws - mean) / scale, 0) ** 2, axis=(1, 2))
     tail = float(np.mean(distances >= np.sum(z_scores**2)))
+    # Of an answer in several numbers, the farthest one.
+    farthest = np.abs(z_scores).argmax(axis=1)
+    z_scores = z_scores[np.arange(len(z_scores)), farthest]
     worst = np.argsort(-np.abs(z_scores))[:_NUM_NAMED]
     return AnswersPlaced(name, head, tail, [int(i) for i in worst], z_scores)

@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from generative.errors import IntractableNormalizer
+from generative.errors import IntractableNormalizer, InvalidInput
 from generative.linear import (
     LinearGaussianAgreement,
     LinearResiduals,
     linear_gaussian_agreement,
 )
+from generative.parameters import ParameterSpace
 from generative.stages import GaussianStage, Stage
+from generative.user_code import blame, require_callable, require_scalar, traced
+from generative.values import rounding
 
 REJECTION_CAP = 100_000
 _PROPOSALS_PER_ROUND = 32
@@ -78,6 +81,43 @@ class Agreement:
     def is_tractable(self) -> bool:
         """Whether log Z(theta_1) has a closed form."""
         return self.log_normalizer is not None
+
+
+def check_agreement(
+    space: ParameterSpace,
+    disagreement: Callable | None,
+    residuals: Callable | None,
+    of_vector: Callable[[Array], Array],
+    strength: float,
+) -> None:
+    """Check the shape of what the user gave, and C at theta_0.
+
+    Parameters
+    ----------
+    space : ParameterSpace
+    disagreement, residuals : callable, optional
+        Of a pytree; one of the two.
+    of_vector : callable
+        C of a vector, which follows from it.
+    strength : float
+
+    Raises
+    ------
+    InvalidInput
+    """
+    if residuals is None:
+        require_callable("disagreement", disagreement, "theta -> scalar")
+        require_scalar("disagreement", disagreement, space.theta_0)
+    else:
+        require_callable("residuals", residuals, "theta -> array of shape (m,)")
+        shape = traced("residuals", residuals, space.theta_0).shape
+        if len(shape) != 1 or shape[0] == 0:
+            raise InvalidInput("residuals", f"shape {shape} at theta_0", "shape (m,), m >= 1")
+    with blame("disagreement", "a function of theta"):
+        value = of_vector(space.origin)
+    least = -rounding(space.origin.dtype) / max(1.0, strength)
+    if not jnp.isfinite(value) or value < least:
+        raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
 
 
 class AgreementConditioned(dist.Distribution):

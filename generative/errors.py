@@ -17,7 +17,8 @@ class InvalidInput(ValueError):
     """
 
     def __init__(self, field: str, found: Any, allowed: str):
-        super().__init__(f"{field}: found {found}; allowed: {allowed}")
+        words = f"{field}: found {found}; allowed: {allowed}"
+        super().__init__(" ".join(words.split()))  # arrays print as several lines
         self.field = field
 
 

@@ -17,6 +17,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from generative.errors import InvalidInput
+from generative.values import as_array
 
 
 class LinearResiduals(eqx.Module):
@@ -39,7 +40,7 @@ class LinearResiduals(eqx.Module):
     c: Float[Array, " m"]
 
     def __init__(self, A: ArrayLike, c: ArrayLike, W: ArrayLike | None = None):
-        A, c = jnp.asarray(A), jnp.asarray(c)
+        A, c = as_array("A", A), as_array("c", c)
         if A.ndim != 2:
             raise InvalidInput("A", f"shape {A.shape}", "shape (m, d)")
         if c.shape != A.shape[:1]:

@@ -1,7 +1,6 @@
 """The two-stage model: two stages, an agreement, and data."""
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -12,12 +11,15 @@ import numpy as np
 import numpyro
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from generative.agreement import Agreement
+from generative.agreement import Agreement, check_agreement
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
 from generative.observation import Observation
 from generative.parameters import ParameterSpace
+from generative.questions import check_mappings, check_questions
 from generative.stages import Stage
+from generative.user_code import blame, require_callable, require_scalar
+from generative.values import require_finite, require_mapping
 
 
 class TwoStageModel:
@@ -49,11 +51,13 @@ class TwoStageModel:
         (theta, inputs), and its answers, independent given theta, can be had in mini-batches.
     heads : callable, optional
         (theta, inputs) -> array of shape (2, question, ...): what the first and the second head
-        answer. Functionals, predictions and convergence in function space follow from it.
+        answer. Functionals, predictions and convergence in function space follow from it. Needs
+        `questions`.
     questions : mapping from name to inputs, optional
         Sets of inputs whose answers are kept with every run.
     labels : mapping from name to array, optional
-        True answers of sets in `questions`, 0 or 1, to tell how often each head is right.
+        True answers of sets in `questions`, 0 or 1, to tell how often each head is right; an answer
+        is one number then, the probability of yes.
     columns : mapping from name to columns, optional
         What else is known about each question of a set, one array per column, such as `bob_label`,
         the human's answer; kept with every run.
@@ -96,9 +100,12 @@ class TwoStageModel:
             raise InvalidInput("data", found, "none without observation")
         self.observation = None
         if observation is not None:
+            require_callable("observation", observation, "theta -> NumPyro sample statements")
+            require_mapping("data", data or {})
             self.observation = Observation(observation, data or {}, inputs)
         self._log_likelihood = log_likelihood
         self._power: Float[ArrayLike, ""] | None = None
+        check_mappings(questions, labels, columns)
         self.heads, self.questions = heads, dict(questions or {})
         self.labels = {name: np.asarray(value) for name, value in (labels or {}).items()}
         self.columns = {
@@ -212,6 +219,11 @@ class TwoStageModel:
         """Return a copy with some constructor arguments changed.
 
         Without its `observation` a model has no `data` or `inputs` either.
+
+        Raises
+        ------
+        InvalidInput
+            If there is no such argument, or its value cannot be used.
         """
         arguments = {
             "theta_0": self.theta_0,
@@ -229,6 +241,8 @@ class TwoStageModel:
             "labels": self.labels,
             "columns": self.columns,
         }
+        for name in changes.keys() - arguments.keys():
+            raise InvalidInput(name, "an unknown argument", ", ".join(arguments))
         if changes.get("observation", self.observation) is None:
             arguments |= {"data": None, "inputs": None}
         return TwoStageModel(**(arguments | changes))
@@ -243,7 +257,8 @@ class TwoStageModel:
         if (disagreement is None) == (residuals is None):
             found = "neither" if disagreement is None else "both"
             raise InvalidInput("disagreement", f"{found} of disagreement and residuals", "one")
-        if not (np.ndim(strength) == 0 and math.isfinite(strength) and strength >= 0):
+        require_finite("agreement_strength", strength, "a finite number >= 0")
+        if strength < 0:
             raise InvalidInput("agreement_strength", strength, "a finite number >= 0")
         unravel, dtype = self.space.unravel, self.space.origin.dtype
         linear = residuals if isinstance(residuals, LinearResiduals) else None
@@ -260,7 +275,7 @@ class TwoStageModel:
         def of_residuals(theta: Array) -> Array:
             return jnp.asarray(residuals(unravel(theta)), dtype)  # type: ignore[misc]
 
-        self._check_disagreement(of_vector, residuals)
+        check_agreement(self.space, disagreement, residuals, of_vector, float(strength))
         return Agreement(
             strength=float(strength),
             disagreement=of_vector,
@@ -269,34 +284,23 @@ class TwoStageModel:
             linear=linear,
         )
 
-    def _check_disagreement(
-        self, disagreement: Callable[[Array], Array], residuals: Callable | None
-    ) -> None:
-        if residuals is not None:
-            shape = jnp.shape(residuals(self.theta_0))
-            if len(shape) != 1 or shape[0] == 0:
-                raise InvalidInput("residuals", f"shape {shape} at theta_0", "shape (m,), m >= 1")
-        value = disagreement(self.space.origin)
-        if jnp.shape(value) != ():
-            raise InvalidInput("disagreement", f"shape {jnp.shape(value)} at theta_0", "a scalar")
-        if not np.isfinite(value) or value < 0:
-            raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
-
     def _check_data(self) -> None:
         if self._log_likelihood is not None:
-            shape = jnp.shape(self._log_likelihood(self.theta_0))
-            if shape != ():
-                raise InvalidInput("log_likelihood", f"shape {shape} at theta_0", "a scalar")
+            require_callable("log_likelihood", self._log_likelihood, "theta -> nats, a scalar")
+            require_scalar("log_likelihood", self._log_likelihood, self.theta_0)
+        sites: set[str] = set()
         if self.observation is not None:
-            sites = self.observation.check(self.theta_0)
-            for name in sorted(sites & set(self.questions)):
-                allowed = "names that are no sites of observation"
-                raise InvalidInput("questions", f"{name!r}", allowed)
-        if np.isnan(self.log_likelihood(self.theta_0)):
+            with blame("observation", "a NumPyro program of theta, and of inputs where given"):
+                sites = self.observation.check(self.theta_0)
+        check_questions(self, sites)
+        name = "observation" if self._log_likelihood is None else "log_likelihood"
+        with blame(name, "a function of theta"):
+            value = self.log_likelihood(self.theta_0)
+        if np.isnan(value):
             raise InvalidInput("log_likelihood", "NaN at theta_0", "a number of nats")
 
 
 def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:
-    if not isinstance(stage, Stage):
+    if not isinstance(stage, Stage) or type(stage) is Stage:
         raise InvalidInput(name, type(stage).__name__, "a GaussianStage or a LaplaceStage")
     return stage.bind(space, f"{name}.scale")

@@ -12,6 +12,7 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 from generative.errors import InvalidInput
+from generative.values import as_array
 
 
 class Observation:
@@ -31,8 +32,10 @@ class Observation:
         self, program: Callable[..., Any], data: Mapping[str, ArrayLike], inputs: PyTree = None
     ):
         self.program = program
-        self.data = {name: jnp.asarray(value) for name, value in data.items()}
-        self.inputs = None if inputs is None else jax.tree.map(jnp.asarray, inputs)
+        self.data = {name: as_array(f"data[{name!r}]", value) for name, value in data.items()}
+        self.inputs = None
+        if inputs is not None:
+            self.inputs = jax.tree.map(lambda x: as_array("inputs", x), inputs)
         self._sharding: jax.sharding.Sharding | None = None
 
     @property

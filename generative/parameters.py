@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from generative.errors import InvalidInput
+from generative.values import is_number
 
 
 class ParameterSpace:
@@ -27,14 +28,7 @@ class ParameterSpace:
     """
 
     def __init__(self, theta_0: PyTree):
-        leaves = jax.tree.leaves(theta_0)
-        if sum(np.size(leaf) for leaf in leaves) == 0:
-            raise InvalidInput("theta_0", "no parameters", "a pytree with at least one number")
-        for leaf in leaves:
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                raise InvalidInput("theta_0", f"dtype {jnp.result_type(leaf)}", "float arrays")
-            if not np.all(np.isfinite(leaf)):
-                raise InvalidInput("theta_0", "NaN or infinity", "finite numbers")
+        _check_leaves(theta_0)
         self.theta_0 = jax.tree.map(jnp.asarray, theta_0)
         self.origin, self.unravel = ravel_pytree(self.theta_0)
         self.dimension = int(self.origin.size)
@@ -86,7 +80,10 @@ class ParameterSpace:
             If the prefix does not match `theta_0`, or a number is negative or not finite.
         """
         if isinstance(prefix, jax.Array | np.ndarray) and np.shape(prefix) == (self.dimension,):
-            values = np.asarray(prefix, float)
+            try:
+                values = np.asarray(prefix, float)
+            except (TypeError, ValueError) as error:
+                raise InvalidInput(name, str(error), "finite numbers >= 0") from None
         else:
             values = self._expand_prefix(prefix, name)
         if not np.all(np.isfinite(values)) or np.any(values < 0):
@@ -101,6 +98,8 @@ class ParameterSpace:
                     raise InvalidInput(
                         name, f"shape {np.shape(scale)}", f"a number or shape {jnp.shape(leaf)}"
                     )
+                if not (np.ndim(scale) or is_number(scale)):
+                    raise InvalidInput(name, repr(scale)[:80], "a number or a pytree prefix")
                 return np.broadcast_to(np.asarray(scale, float), jnp.shape(leaf)).ravel()
 
             return jax.tree.map(one, subtree)
@@ -139,3 +138,37 @@ class ParameterSpace:
             )
             start = stop
         return blocks
+
+
+def _check_leaves(theta_0: PyTree) -> None:
+    try:
+        leaves = jax.tree_util.tree_leaves_with_path(theta_0)
+    except (TypeError, ValueError) as error:  # keys that cannot be sorted
+        raise InvalidInput("theta_0", str(error).split("\n")[0], "a pytree of arrays") from None
+    names: set[str] = set()
+    for path, leaf in leaves:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        _check_leaf(f"theta_0.{name}" if name else "theta_0", leaf)
+        if name in names:
+            raise InvalidInput("theta_0", f"two arrays named {name!r}", "names of their own")
+        names.add(name)
+    if sum(np.size(leaf) for _, leaf in leaves) == 0:
+        raise InvalidInput("theta_0", "no parameters", "a pytree with at least one number")
+
+
+def _check_leaf(name: str, leaf: Any) -> None:
+    """Refuse what is no finite floating array or number."""
+    if callable(leaf):
+        allowed = (
+            "float arrays; split a network by equinox.partition(network, equinox.is_inexact_array) "
+            "and combine it again where it is used"
+        )
+        raise InvalidInput(name, f"a callable, {leaf!r}"[:80], allowed)
+    try:
+        dtype = jnp.result_type(leaf)
+    except (TypeError, ValueError):
+        raise InvalidInput(name, f"{leaf!r}"[:80], "float arrays") from None
+    if isinstance(leaf, str | bytes) or not jnp.issubdtype(dtype, jnp.floating):
+        raise InvalidInput(name, f"dtype {dtype}", "float arrays")
+    if not np.all(np.isfinite(leaf)):
+        raise InvalidInput(name, "NaN or infinity", "finite numbers")

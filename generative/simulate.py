@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from generative.agreement import REJECTION_CAP, AgreementConditioned
-from generative.errors import AgreementNotReached
+from generative.errors import AgreementNotReached, InvalidInput
 from generative.model import TwoStageModel
+from generative.values import require_integer, require_key
 
 
 class Simulation(NamedTuple):
@@ -47,10 +48,17 @@ def simulate(
 
     Raises
     ------
+    InvalidInput
+        If an argument cannot be used.
     AgreementNotReached
         If a draw needed more than `cap` proposals. Dropping such draws would bias
         theta_1 towards where agreement is easy, so none are returned.
     """
+    if not isinstance(model, TwoStageModel):
+        raise InvalidInput("model", type(model).__name__, "a TwoStageModel")
+    require_key(key)
+    require_integer("num_draws", num_draws, least=1)
+    require_integer("cap", cap, least=1)
     theta_1, theta_2, tries = _simulate(model, num_draws, cap)(key)
     failed = int(jnp.sum(~jnp.isfinite(theta_2).all(-1)))
     if failed:

@@ -1,5 +1,6 @@
 """Run folders: configuration, summary, draws and manifest, which makes them a finished run."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,8 +29,12 @@ def refuse_occupied(directory: Path, resume: bool = False) -> None:
     ------
     InvalidInput
     """
-    if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
-        return
+    try:
+        if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
+            return
+    except OSError as error:
+        found = f"{directory}: {error.strerror}"
+        raise InvalidInput("directory", found, "a folder that can be read") from None
     if directory.is_dir() and (directory / CHECKPOINTS).is_dir():
         if resume:
             return
@@ -37,6 +42,28 @@ def refuse_occupied(directory: Path, resume: bool = False) -> None:
         raise InvalidInput("directory", found, "resume, or a new or an empty folder")
     found = f"{directory} holds another run or other files"
     raise InvalidInput("directory", found, "a new or an empty folder")
+
+
+def require_writable(directory: Path, name: str = "directory") -> None:
+    """Refuse a folder in which nothing can be written; nothing new is left behind.
+
+    Raises
+    ------
+    InvalidInput
+    """
+    missing: list[Path] = []
+    try:
+        missing = [path for path in (directory, *directory.parents) if not path.exists()]
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except (OSError, ValueError) as error:
+        found = f"{directory}: {getattr(error, 'strerror', None) or error}"
+        raise InvalidInput(name, found, "a folder that can be written") from None
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def save(run: Run, directory: Path) -> None:
@@ -80,8 +107,10 @@ def load(directory: Path, model: TwoStageModel | None = None) -> Run:
         raise InvalidInput("directory", f"no {MANIFEST} in {directory}", "a finished run folder")
     try:
         manifest = json.loads(manifest_path.read_text())
-    except json.JSONDecodeError:
-        raise InvalidInput("directory", f"a damaged {MANIFEST}", "an intact run folder") from None
+    except (OSError, ValueError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise InvalidInput("directory", f"a damaged {MANIFEST}", "an intact run folder")
     for name in FILES:
         path = directory / name
         if not path.is_file() or _sha256(path) != manifest.get(name):

@@ -9,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from generative import InvalidInput, TwoStageModel
+from generative.points import check_points
+from generative.values import is_integer, is_number, require_mapping
 from inference.backends.base import Backend
 from inference.checkpoint import Checkpoints
 from inference.datatree import coordinates, versions
-from inference.folder import MANIFEST, refuse_occupied
+from inference.feasible import check_backend, check_draws
+from inference.folder import MANIFEST, refuse_occupied, require_writable
 from inference.precision import require_float64
 from inference.progress import Monitor
 from inference.run import Run
@@ -58,7 +61,8 @@ def infer(
     Raises
     ------
     InvalidInput
-        If an argument cannot be used; nothing has been compiled then.
+        If an argument cannot be used, found before anything expensive; or if C turned out to be
+        negative at a draw. What was drawn then stays in the checkpoints, if there is a `directory`.
     NonFiniteState
         If a chain's log density became NaN or infinite, so that there are no draws to return.
     """
@@ -66,17 +70,22 @@ def infer(
         raise InvalidInput("model", type(model).__name__, "a TwoStageModel")
     if not isinstance(backend, Backend):
         raise InvalidInput("backend", repr(backend), "a backend such as HMC()")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not (is_integer(seed) and 0 <= seed < 2**63):
         raise InvalidInput("seed", repr(seed), "an integer from 0 to 2**63 - 1")
-    if not checkpoint_seconds >= 0:
-        raise InvalidInput("checkpoint_seconds", checkpoint_seconds, "a number >= 0")
+    if not (is_number(checkpoint_seconds) and checkpoint_seconds >= 0):
+        raise InvalidInput("checkpoint_seconds", repr(checkpoint_seconds), "a number >= 0")
+    _check_provenance(provenance)
+    check_backend(model, backend)
     require_float64("the bits saved")
+    if directory is not None:
+        directory = _path(directory)
     fingerprint = _fingerprint(model)
     if directory is not None:
-        directory = Path(directory)
         if resume and (directory / MANIFEST).exists():
             return _resumed(directory, model, fingerprint, backend, seed, provenance or {})
         refuse_occupied(directory, resume)
+        require_writable(directory)
+    check_points(model)
     configuration = {
         "backend": type(backend).__name__,
         "options": backend.model_dump(),
@@ -88,10 +97,28 @@ def infer(
         identity = configuration | _identity(model, fingerprint)
         monitor = Monitor(progress, Checkpoints(directory, identity, checkpoint_seconds))
     run = backend.run(model, seed, monitor, configuration)
+    check_draws(model, run.tree)
     run.tree.attrs["fingerprint"] = fingerprint
     if directory is not None:
         run.save(directory)
     return run
+
+
+def _path(directory: str | Path) -> Path:
+    if not isinstance(directory, str | Path) or "\0" in str(directory):
+        raise InvalidInput("directory", repr(directory), "a path")
+    return Path(directory)
+
+
+def _check_provenance(provenance: dict[str, Any] | None) -> None:
+    """Refuse what could not be written beside the draws."""
+    if provenance is None:
+        return
+    require_mapping("provenance", provenance)
+    try:
+        json.dumps(provenance)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("provenance", str(error), "JSON values") from None
 
 
 def _identity(model: TwoStageModel, fingerprint: list[float]) -> dict[str, Any]:

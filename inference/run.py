@@ -10,6 +10,8 @@ import numpy as np
 import xarray as xr
 
 from generative import InvalidInput, TwoStageModel
+from generative.user_code import traced
+from generative.values import require_integer
 from inference.checks import Check
 from inference.estimate import Estimate
 
@@ -87,11 +89,13 @@ class Run:
         """
         if self.model is None:
             raise InvalidInput("model", "None", "a run with its model: Run.load(directory, model)")
+        require_integer("num_draws", num_draws, least=1)
         group = "posterior" if "posterior" in self.tree.children else "map"
         theta_2 = self.tree[group]["theta_2"].values
         flat = theta_2.reshape(-1, theta_2.shape[-1])
         chosen = flat[np.linspace(0, len(flat) - 1, min(num_draws, len(flat))).astype(int)]
         model = self.model
+        traced("inputs", lambda theta: model.answers(theta, inputs), model.theta_0)
         answers = np.asarray(jax.jit(jax.vmap(lambda t: model.answers(t, inputs)))(chosen))
         dims = ["sample", "head", "question", *[f"answer_{i}" for i in range(answers.ndim - 3)]]
         return xr.DataArray(answers, dims=dims, coords={"head": ["first", "second"]})

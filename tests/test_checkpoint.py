@@ -67,6 +67,25 @@ def test_interrupted_runs_are_identical(name, seed, tmp_path, monkeypatch):
     assert (tmp_path / "again" / "manifest.json").exists()
 
 
+def test_a_failure_after_the_draws_loses_none(tmp_path, monkeypatch):
+    model, backend = model_for("nuts"), HMC(num_warmup=20, num_draws=20, num_chains=2)
+    whole = infer(model, backend, progress=False).tree
+    again = {"directory": tmp_path / "run", "progress": False, "resume": True}
+
+    def fail(*arguments, **options):
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("inference.sampled.build_tree", fail)
+        with pytest.raises(Stop):
+            infer(model, backend, **again)
+    labels = []
+    save = Section.save
+    monkeypatch.setattr(Section, "save", lambda s, *x: (labels.append(s._label), save(s, *x)))
+    assert_identical(whole, infer(model, backend, **again).tree)
+    assert not {"warm-up", "draws"} & set(labels)  # which were read, not made again
+
+
 def test_other_models_are_refused(tmp_path, monkeypatch):
     first, second = (problems.get("linear_gaussian", d=2, seed=s).model for s in (0, 1))
     settings = {"directory": tmp_path / "run", "progress": False, "checkpoint_seconds": 0.0}

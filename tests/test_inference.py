@@ -150,10 +150,11 @@ def test_capped_rejection_is_a_failure():
 
 
 def test_non_finite_stops_the_run():
-    def log_likelihood(theta):
-        return jnp.where(theta[0] > 0.5, jnp.inf, 0.0)
+    def log_likelihood(theta):  # drives the chains to where the prior alone hardly reaches
+        return jnp.where(theta[0] > 8, jnp.inf, 30 * theta[0])
 
     model = problems.get("double_well").model.replace(log_likelihood=log_likelihood)
+    model = model.replace(agreement_strength=0.0)
     with pytest.raises(NonFiniteState, match="chain"):
         infer(model, TINY["hmc"], progress=False)
 

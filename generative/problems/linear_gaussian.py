@@ -10,6 +10,7 @@ from generative.linear import LinearResiduals
 from generative.model import TwoStageModel
 from generative.problems.problem import LARGEST_DENSE, Problem, Truth
 from generative.stages import GaussianStage
+from generative.values import require_integer
 
 
 def linear_gaussian(
@@ -48,8 +49,9 @@ def linear_gaussian(
     if num_observations is not None:
         sizes["num_observations"] = num_observations
     for name, value in sizes.items():
-        if value < 1:
-            raise InvalidInput(name, value, "an integer >= 1")
+        require_integer(name, value, least=1)
+    if not noise > 0:
+        raise InvalidInput("noise", noise, "a number > 0")
     if form not in ("residuals", "disagreement"):
         raise InvalidInput("form", form, "residuals or disagreement")
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +16,7 @@ from generative.labelling import Cases, LabelledSets, compare_answers, split_cas
 from generative.model import TwoStageModel
 from generative.problems.problem import Problem
 from generative.stages import GaussianStage, LaplaceStage, Stage
+from generative.values import require_kind
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TwoHeaded:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check(field.name, getattr(self, field.name), field.type)
+            require_kind(field.name, getattr(self, field.name), field.type)
 
     def build(self) -> Problem:
         """Build the problem.
@@ -180,20 +181,3 @@ class TwoHeaded:
         # Equal variance: a Laplace scale is its standard deviation over sqrt(2).
         first, second = (LaplaceStage(networks.rescale(s, 0.5**0.5)) for s in scales)
         return first, second
-
-
-def _check(name: str, value: Any, kind: Any) -> None:
-    """Refuse an option of another type than its annotation says, or a number that is not finite."""
-    choices = get_args(kind)
-    if choices:
-        valid, allowed = value in choices, " or ".join(choices)
-    elif kind is float:
-        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        valid, allowed = is_number and bool(np.isfinite(value)), "a finite number"
-    elif kind is bool:
-        valid, allowed = isinstance(value, bool), "True or False"
-    else:
-        is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        valid, allowed = is_integer and value >= 0, "an integer >= 0"
-    if not valid:
-        raise InvalidInput(name, repr(value), allowed)

@@ -1,0 +1,126 @@
+"""C, L and answers at draws of the stages: what theta_0 alone does not show."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from generative.errors import InvalidInput
+from generative.model import TwoStageModel
+from generative.user_code import blame
+from generative.values import rounding
+
+Where = Callable[[int], str]
+
+_NUM_POINTS, _FEWEST_POINTS = 32, 4
+# Of larger models only a few points are affordable.
+_LARGEST = 30_000
+_SHOWN = 3
+_NOT_NEGATIVE = "C >= 0 wherever the stages reach"
+
+
+def check_points(model: TwoStageModel, seed: int = 0) -> None:
+    """Evaluate C and L at some draws of theta_1 and of theta_2 before conditioning.
+
+    Rejection takes exp(-lambda C) for a probability, and samplers reject where C or L is not a
+    number: either would give draws of another posterior without a word. C may be +infinity (never
+    agreed) and L -infinity (impossible data).
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    seed : int
+        Of the draws.
+
+    Raises
+    ------
+    InvalidInput
+        If C is negative beyond rounding or NaN, L is NaN or +infinity, or the heads' answers to a
+        labelled set are no probabilities. The sentence names the point.
+    """
+    number = _NUM_POINTS if model.dimension <= _LARGEST else _FEWEST_POINTS
+    points = _draws(model, seed, number)
+    with blame("model", "C, L and heads that can be computed at any theta"):
+        found = _evaluate(model)(points)
+    found = {name: np.asarray(value) for name, value in found.items()}
+    coordinates = np.asarray(points)
+
+    def where(index: int) -> str:
+        return _described(coordinates[index])
+
+    penalty, likelihood = found.pop("disagreement"), found.pop("log_likelihood")
+    refuse_negative("disagreement", penalty, where, model)
+    bad = np.isnan(likelihood) | (likelihood == np.inf)
+    _refuse("log_likelihood", likelihood, bad, where, "a number of nats, or -infinity")
+    for name, outside in found.items():
+        bad = ~(outside <= _tolerance(model))
+        if bad.any():
+            point = where(int(bad.argmax()))
+            found = f"answers to questions[{name!r}] that are no probabilities, {point}"
+            allowed = "probabilities of yes in [0, 1] where there are labels"
+            raise InvalidInput("heads", found, allowed)
+
+
+def refuse_negative(
+    name: str, values: Float[np.ndarray, " n"], where: Where, model: TwoStageModel
+) -> None:
+    """Refuse values of C that are NaN, or negative beyond rounding.
+
+    Parameters
+    ----------
+    name : str
+        Of the function or statistic.
+    values : array, shape (n,)
+    where : callable
+        Describes a point, by its index.
+    model : TwoStageModel
+
+    Raises
+    ------
+    InvalidInput
+    """
+    finite = np.abs(values[np.isfinite(values)])
+    # In nats: a billionth of what agreement typically costs, and of one nat.
+    scale = (finite.mean() if finite.size else 0.0) + 1 / max(model.agreement.strength, 1.0)
+    _refuse(name, values, ~(values >= -_tolerance(model) * scale), where, _NOT_NEGATIVE)
+
+
+def _refuse(name: str, values: np.ndarray, bad: np.ndarray, where: Where, allowed: str) -> None:
+    if bad.any():
+        first = int(bad.argmax())
+        raise InvalidInput(name, f"{values[first]:.6g} {where(first)}", allowed)
+
+
+def _tolerance(model: TwoStageModel) -> float:
+    return rounding(model.space.origin.dtype)
+
+
+def _draws(model: TwoStageModel, seed: int, number: int) -> Float[Array, "n d"]:
+    """Draws of theta_1, and of theta_2 around them."""
+    key_1, key_2 = jax.random.split(jax.random.key(seed))
+    theta_1 = model.first_stage.around(model.theta_0).sample(key_1, (number,))
+    theta_2 = model.second_stage.around(theta_1).sample(key_2)
+    return jnp.concatenate([theta_2, theta_1])
+
+
+def _evaluate(model: TwoStageModel):  # noqa: ANN202 - a jitted closure
+    def at(theta: Float[Array, " d"]) -> Mapping[str, Array]:
+        found = {
+            "disagreement": model.agreement.disagreement(theta),
+            "log_likelihood": model.log_likelihood(theta),
+        }
+        # How far answers lie outside of [0, 1]; NaN stays NaN.
+        return found | {
+            name: jnp.max(jnp.abs(model.answers(theta, model.questions[name]) - 0.5)) - 0.5
+            for name in model.labels
+        }
+
+    # One after the other: a batch of points need not fit into memory.
+    return jax.jit(lambda points: jax.lax.map(at, points))
+
+
+def _described(point: np.ndarray) -> str:
+    shown = ", ".join(f"{x:.4g}" for x in point[:_SHOWN])
+    return f"at theta = ({shown}{', ...' if len(point) > _SHOWN else ''})"
