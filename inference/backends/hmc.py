@@ -22,7 +22,7 @@ from inference.kernels.choice import NegativeChoice, choose, without_rejection
 from inference.kernels.density import describe
 from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
-from inference.kernels.lag import moves_needed
+from inference.kernels.lag import MOST, moves_needed
 from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.loop import Loop
 from inference.progress import SILENT, Monitor
@@ -97,14 +97,14 @@ class HMC(Sampler):
         """Draw from the posterior; see :func:`inference.infer`."""
         if self.kernel == "nuts" or (self.kernel == "auto" and model.agreement.is_tractable):
             return self._draw_nuts(model, key, monitor)
-        settings = (self.negative, self.rejection_cap, self.max_num_steps)
-        sampler, note = choose(model, *settings, for_chains=True)
+        sampler, note = choose(model, *self._settings, for_chains=True)
         draws = self._draw_exchange(model, sampler, key, monitor)
         failed = draws.exhausted and isinstance(sampler, RejectionNegative)
         if failed and self.negative == "auto":
             # The posterior prefers small Z, which the pilot under the prior may not have seen.
             why = "rejection hit its cap in the posterior"
-            sampler, note = without_rejection(model, self.max_num_steps, why)
+            moves = self.num_moves or MOST
+            sampler, note = without_rejection(model, self.max_num_steps, moves, why)
             draws = self._draw_exchange(model, sampler, key, monitor)
         draws.negative = sampler
         draws.notes.insert(0, note)
@@ -120,13 +120,18 @@ class HMC(Sampler):
             return None, "log evidence: not estimated, as evidence_particles = 0 asks"
         sampler = draws.negative
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
-            settings = (self.negative, self.rejection_cap, self.max_num_steps)
-            sampler, _ = choose(model, *settings)
+            sampler, _ = choose(model, *self._settings)
         num_moves = int(draws.tuning.get("num_moves", _FIRST_MOVES))
         recipe = Recipe(model, sampler, self.max_num_steps)
         return log_evidence_beside(
             recipe, draws.values, key, self.evidence_particles, num_moves, monitor
         )
+
+    @property
+    def _settings(self) -> tuple[NegativeChoice, int, int, int]:
+        """What the choice of negative samples depends on."""
+        moves = self.num_moves or MOST
+        return self.negative, self.rejection_cap, self.max_num_steps, moves
 
     def _draw_nuts(self, model: TwoStageModel, key: jax.Array, monitor: Monitor) -> Draws:
         if model.is_null:

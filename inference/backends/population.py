@@ -20,6 +20,8 @@ from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
+# Persistent samples serve where they forget another theta_1 in the moves of so many sweeps.
+_SETTLED_AFTER = 2
 
 
 class PopulationBackend(Sampler):
@@ -71,7 +73,9 @@ class PopulationBackend(Sampler):
 
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
-        sampler, note = choose(model, self.negative, self.rejection_cap, self.max_num_steps)
+        moves = _SETTLED_AFTER * self.num_moves
+        settings = (self.negative, self.rejection_cap, self.max_num_steps, moves)
+        sampler, note = choose(model, *settings)
         try:
             draws = self._doubled(model, sampler, key, monitor)
             failed = not all(check.passed for check in draws.checks if check.name == NEGATIVES)
@@ -82,7 +86,7 @@ class PopulationBackend(Sampler):
         if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
             why = "rejection hit its cap"
-            sampler, note = without_rejection(model, self.max_num_steps, why)
+            sampler, note = without_rejection(model, self.max_num_steps, moves, why)
             draws = self._doubled(model, sampler, key, monitor)
         draws.notes.insert(0, note)
         return draws

@@ -57,7 +57,8 @@ def log_evidence_beside(
     try:
         found, note = _populations(recipe, *effort)
     except RejectionCapped:
-        sampler, why = without_rejection(model, recipe.max_num_steps, "rejection hit its cap there")
+        why = "rejection hit its cap there"
+        sampler, why = without_rejection(model, recipe.max_num_steps, num_moves, why)
         found, note = _populations(recipe._replace(negative=sampler), *effort)
         note += f"; {why}"
     except InvalidInput as error:

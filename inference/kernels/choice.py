@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
 from inference.certificate import compare_draws
@@ -30,8 +30,8 @@ _AFFORDABLE_OPERATIONS = 2e7
 _CAP_OVER_MEAN = 10.0
 _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
 
-# Persistent moves that do not forget another theta_1 in so many will not cross basins.
-_NUM_CROSSING_POINTS, _NUM_CROSSING_MOVES, _NUM_PARTICLES = 256, 64, 16
+# Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1.
+_NUM_CROSSING_POINTS, _NUM_PARTICLES = 256, 16
 _NUM_SCHEDULED = 64
 # Conditional sweeps hold whole paths of particles.
 _LARGEST_ANNEALED = 2000
@@ -44,6 +44,7 @@ def choose(
     requested: NegativeChoice,
     cap: int,
     max_num_steps: int,
+    num_moves: int,
     *,
     for_chains: bool = False,
 ) -> tuple[NegativeSampler, str]:
@@ -57,6 +58,8 @@ def choose(
         affordable, then persistent samples where these forget where they started.
     cap, max_num_steps : int
         Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
+    num_moves : int
+        In which persistent samples must forget where they started.
     for_chains : bool
         Whether a few chains will draw, and not a population.
     """
@@ -79,11 +82,11 @@ def choose(
             "each under the prior)"
         )
     why = f"rejection would need more than {affordable:.0f} proposals each"
-    return without_rejection(model, max_num_steps, why)
+    return without_rejection(model, max_num_steps, num_moves, why)
 
 
 def without_rejection(
-    model: TwoStageModel, max_num_steps: int, why: str
+    model: TwoStageModel, max_num_steps: int, num_moves: int, why: str
 ) -> tuple[NegativeSampler, str]:
     """Choose between persistent and annealed negative samples, and say why.
 
@@ -92,11 +95,13 @@ def without_rejection(
     model : TwoStageModel
     max_num_steps : int
         Of :class:`PersistentNegative`.
+    num_moves : int
+        In which persistent samples must forget where they started.
     why : str
         Why not rejection.
     """
     persistent = PersistentNegative(max_num_steps)
-    if _crosses(model, persistent):
+    if _crosses(model, persistent, num_moves):
         return persistent, f"negative samples are persistent: {why}"
     return annealed_negative(model), (
         f"negative samples are annealed: {why}, and persistent ones do not cross basins"
@@ -113,8 +118,8 @@ def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
     return AnnealedNegative(*(tuple(x.tolist()) for x in arrays), _NUM_PARTICLES)
 
 
-def _crosses(model: TwoStageModel, persistent: PersistentNegative) -> bool:
-    """Whether persistent moves take draws of q under one theta_1 to those under another."""
+def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: int) -> bool:
+    """Whether so many moves take draws of q under one theta_1 to those under another."""
     if model.dimension > _LARGEST_ANNEALED:
         return True
     key_1, key_draws, key_step, key_moves = jax.random.split(jax.random.key(1), 4)
@@ -124,9 +129,8 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative) -> bool:
     schedule = anneal(key_step, model, theta_1[0], _NUM_SCHEDULED).schedule
     step_size = schedule.step_sizes[schedule.length - 1].astype(theta_1.dtype)
     starts = jnp.roll(draws[:, 0] - theta_1, 1, axis=0) + theta_1
-    moved = _moved(
-        jax.random.split(key_moves, number), model, persistent, theta_1, starts, step_size
-    )
+    keys = jax.random.split(key_moves, number)
+    moved = _moved(keys, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
     sets = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))
     return compare_draws(model, "crossing", *sets, "moved and fresh draws of q").passed
 
@@ -139,10 +143,10 @@ def _moved(
     theta_1: Float[Array, "n d"],
     starts: Float[Array, "n d"],
     step_size: Float[Array, ""],
+    num_moves: Int[Array, ""],
 ) -> Float[Array, "n d"]:
     def one(key: jax.Array, theta_1: Array, start: Array) -> Array:
-        settings = (flat(model), step_size, jnp.asarray(_NUM_CROSSING_MOVES))
-        return persistent(key, model, theta_1, start, *settings)[0]
+        return persistent(key, model, theta_1, start, flat(model), step_size, num_moves)[0]
 
     return jax.vmap(one)(keys, theta_1, starts)
 
