@@ -11,19 +11,19 @@ from pydantic import Field
 
 from generative import TwoStageModel, two_stage
 from inference.backends.base import ChainMethod, Draws, Sampler, place
-from inference.certificate import check_fresh
+from inference.certificate import FRESH, check_fresh
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Estimate
 from inference.evidence.chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
-from inference.kernels.choice import NegativeChoice, choose, without_rejection
+from inference.kernels.choice import NegativeChoice, annealed_negative, choose, without_rejection
 from inference.kernels.density import describe
 from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
 from inference.kernels.lag import MOST, moves_needed
-from inference.kernels.negative import NegativeSampler, RejectionNegative
+from inference.kernels.negative import NegativeSampler, PersistentNegative, RejectionNegative
 from inference.loop import Loop
 from inference.progress import SILENT, Monitor
 
@@ -105,6 +105,12 @@ class HMC(Sampler):
             why = "rejection hit its cap in the posterior"
             moves = self.num_moves or MOST
             sampler, note = without_rejection(model, self.max_num_steps, moves, why)
+            draws = self._draw_exchange(model, sampler, key, monitor)
+        missed = any(check.name == FRESH and not check.passed for check in draws.checks)
+        if missed and self.negative == "auto" and isinstance(sampler, PersistentNegative):
+            # Basins that matter in the posterior may hold nothing under the prior.
+            sampler = annealed_negative(model)
+            note = "negative samples are annealed: persistent ones missed a part of q"
             draws = self._draw_exchange(model, sampler, key, monitor)
         draws.negative = sampler
         draws.notes.insert(0, note)

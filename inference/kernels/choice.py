@@ -18,7 +18,7 @@ from inference.kernels.negative import (
     RejectionNegative,
 )
 from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import anneal
+from inference.normalizer.annealing import Schedule, anneal
 from inference.normalizer.conditional import annealed_draws
 
 # Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
@@ -28,11 +28,13 @@ _AFFORDABLE_TRIES = 300.0
 _AFFORDABLE_OPERATIONS = 2e7
 # A draw that needs more than the cap fails: the mean must be far below.
 _CAP_OVER_MEAN = 10.0
-_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 32, 4096
+_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
 
 # Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1.
-_NUM_CROSSING_POINTS, _NUM_PARTICLES = 256, 16
-_NUM_SCHEDULED = 64
+_NUM_CROSSING_POINTS, _NUM_CROSSING_PARTICLES = 256, 16
+_NUM_PARTICLES = 16
+# Pilots of the one schedule that annealed negative samples share, and their particles.
+_NUM_PILOTS, _NUM_SCHEDULED = 32, 64
 # Conditional sweeps hold whole paths of particles.
 _LARGEST_ANNEALED = 2000
 
@@ -109,12 +111,17 @@ def without_rejection(
 
 
 def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
-    """Return conditional SMC along a schedule that a pilot at one theta_1 from p1 chose."""
+    """Return conditional SMC along the longest schedule that pilots at theta_1 from p1 chose."""
     key_1, key_2 = jax.random.split(jax.random.key(2))
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
-    schedule = anneal(key_2, model, theta_1, _NUM_SCHEDULED).schedule
-    length = int(schedule.length)
-    arrays = (np.asarray(x[:length], float) for x in (schedule.temperatures, schedule.step_sizes))
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOTS,))
+    keys = jax.random.split(key_2, _NUM_PILOTS)
+    schedules = _schedules(keys, model, theta_1)
+    longest = int(np.argmax(np.asarray(schedules.length)))
+    length = int(schedules.length[longest])
+    arrays = (
+        np.asarray(x[longest, :length], float)
+        for x in (schedules.temperatures, schedules.step_sizes)
+    )
     return AnnealedNegative(*(tuple(x.tolist()) for x in arrays), _NUM_PARTICLES)
 
 
@@ -125,14 +132,19 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     key_1, key_draws, key_step, key_moves = jax.random.split(jax.random.key(1), 4)
     number = _NUM_CROSSING_POINTS
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (number,))
-    draws = annealed_draws(key_draws, model, theta_1, 2, _NUM_PARTICLES)
+    draws = annealed_draws(key_draws, model, theta_1, 2, _NUM_CROSSING_PARTICLES)
     schedule = anneal(key_step, model, theta_1[0], _NUM_SCHEDULED).schedule
     step_size = schedule.step_sizes[schedule.length - 1].astype(theta_1.dtype)
-    starts = jnp.roll(draws[:, 0] - theta_1, 1, axis=0) + theta_1
+    starts = jnp.roll(draws[:, 0], 1, axis=0)
     keys = jax.random.split(key_moves, number)
     moved = _moved(keys, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
     sets = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))
     return compare_draws(model, "crossing", *sets, "moved and fresh draws of q").passed
+
+
+@partial(jax.jit, static_argnums=(1,))
+def _schedules(keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"]) -> Schedule:
+    return jax.vmap(lambda k, t: anneal(k, model, t, _NUM_SCHEDULED).schedule)(keys, theta_1)
 
 
 @partial(jax.jit, static_argnums=(1, 2))

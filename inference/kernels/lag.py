@@ -24,7 +24,7 @@ FEWEST, MOST = 4, 64
 _NUM_MOVES, _PLATEAU = 48, 16
 # Correlations below this are lost in the noise of a few hundred pairs; beyond it their decay is
 # taken to go on as it began, down to what may be left.
-_RESOLVED, _LEFT = 0.2, 0.01
+_RESOLVED, _NOISE, _LEFT = 0.2, 0.1, 0.01
 _NUM_DIRECTIONS = 8
 
 
@@ -62,8 +62,8 @@ def _extrapolated(correlation: Float[np.ndarray, " k"]) -> int:
     below = np.flatnonzero(correlation < _RESOLVED)
     if not len(below):
         return MOST
-    steps = below[0] + 1
-    return int(np.ceil(steps * np.log(_LEFT) / np.log(_RESOLVED)))
+    left = max(float(correlation[below[0]]), _NOISE)
+    return int(np.ceil((below[0] + 1) * np.log(_LEFT) / np.log(left)))
 
 
 @partial(jax.jit, static_argnums=(0,))
