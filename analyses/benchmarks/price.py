@@ -49,7 +49,8 @@ def main(out: Path | None) -> int:
     rows.append(_naive(20))
     page = heading("The price of an unknown Z", "concord benchmark price")
     page += (
-        "\nPosterior of the linear-Gaussian problem. Time is that of 4 x 1000 draws, warm-up and "
+        "\nA best case: the posterior of the linear-Gaussian problem, where surrogates are exact. "
+        "Time is that of 4 x 1000 draws, warm-up and "
         f"compilation not counted; medians over {_REPEATS} interleaved runs with different seeds. "
         "The last column is the largest error of a posterior mean. The naive peer replaces log Z "
         f"by the log of a mean over {_NAIVE_SAMPLES} fixed draws of the second stage.\n\n"

@@ -34,7 +34,7 @@ _MAX_KEPT, _FEWEST_KEPT = 2**26, 4
 class SGLD(WithNegativeSamples, Sampler):
     """Langevin dynamics on (theta_1, theta_2), with negative samples for grad log Z.
 
-    For networks of up to 10^7 parameters, and answers in mini-batches. Unlike the other backends
+    For large networks (timed at up to 10^7 parameters), and answers in mini-batches. Unlike others
     it is never exact: its steps are finite and its negative samples lag. Both biases are small by
     construction (:mod:`inference.kernels.langevin`), and measured: draws are repeated with half
     the steps and twice the moves per negative sample until nothing changes. Options of negative

@@ -1,0 +1,99 @@
+"""Every backend where agreement is not quadratic, and mistakes that it must not hide."""
+
+import jax
+import numpy as np
+import pytest
+
+from generative import GaussianStage, problems
+from generative.setups import set_up
+from inference import (
+    HMC,
+    SGLD,
+    NestedSampling,
+    RejectionGibbs,
+    Result,
+    TemperedSMC,
+    infer,
+)
+from inference.evidence.pilot import plan
+from inference.evidence.population import Recipe
+from inference.evidence.prior import annealed_prior
+from inference.evidence.tempered import run
+from inference.kernels.choice import annealed_negative
+from inference.kernels.exchange import TransportedExchange
+from inference.kernels.negative import PersistentNegative
+from inference.normalizer.spread import log_of_mean
+from tests.statistical import covers, moments_z, z_limit
+from tests.test_posteriors import chains
+
+BACKENDS = {
+    "hmc": HMC(num_draws=3000, evidence_particles=0),
+    "sgld": SGLD(num_draws=3000, num_powers=0),
+    "smc": TemperedSMC(num_draws=1024),
+    "nested": NestedSampling(num_live=300),
+    "rejection_gibbs": RejectionGibbs(num_draws=3000),
+}
+MISTAKES = {
+    "none": lambda model: model,
+    "Z omitted": lambda model: set_up(model, "z-omitted"),
+    "prior x 1.2": lambda model: model.replace(first_stage=GaussianStage(1.2)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_backend_is_right_and_shows_mistakes(seed, backend, mistake):
+    problem = problems.get("double_well")
+    model = MISTAKES[mistake](problem.model)
+    draws = BACKENDS[backend].draw(model, jax.random.key(seed))
+    truth = problem.truth
+    score = np.abs(moments_z(draws.values["theta_1"], truth.mean_1, truth.cov_1)).max()
+    assert (score > z_limit(30)) == (mistake != "none"), score
+
+
+@pytest.mark.parametrize(("num_moves", "fails"), [(1, True), (16, False)])
+def test_one_move_per_negative_sample_is_too_few(seed, num_moves, fails):
+    problem = problems.get("double_well")
+    kernel = TransportedExchange(problem.model, PersistentNegative(), num_moves=num_moves)
+    draws = chains(kernel, seed, num_draws=600, num_chains=64)
+    truth = problem.truth
+    score = np.abs(moments_z(draws["theta_1"], truth.mean_1, truth.cov_1)).max()
+    assert (score > z_limit(4)) == fails, score
+
+
+@pytest.mark.slow
+def test_evidence_of_annealed_populations_covers_the_truth(seed):
+    problem = problems.get("tilted_wells", d=1)
+    model = problem.model
+    prior = annealed_prior(Recipe(model, annealed_negative(model), 32))
+    key_plan, key_run = jax.random.split(jax.random.key(seed))
+    effort = (16, 32)
+    stages = plan(prior, key_plan, *effort)
+    found = run(prior, key_run, stages, 800, 32, *effort)
+    assert found.exchangeable is not None
+    assert found.exchangeable.passed, found.exchangeable.message
+    values, errors = log_of_mean(found.log_evidence.reshape(100, 8))
+    assert covers(values, errors, problem.truth.log_evidence)
+    assert not covers(values, errors, problem.truth.log_evidence + 4 * errors.mean())
+
+
+@pytest.mark.slow
+def test_negatives_in_one_basin_are_not_called_converged(seed):
+    problem = problems.get("separate_wells")
+    backend = HMC(negative="persistent", evidence_particles=0, max_doublings=1)
+    found = infer(problem.model, backend, seed=seed, progress=False)
+    failed = {check.name for check in found.checks if not check.passed}
+    assert found.result is Result.not_converged
+    assert "fresh_negatives" in failed
+    assert found.usable == ()
+
+
+def test_checks_that_are_off_leave_a_run_unverified(seed):
+    model = problems.get("double_well").model
+    sizes = {"num_warmup": 200, "num_draws": 1500, "negative": "persistent"}
+    backend = HMC(**sizes, max_doublings=0, num_fresh=0, evidence_particles=0)
+    found = infer(model, backend, seed=seed, progress=False)
+    assert all(check.passed for check in found.checks), found.checks
+    assert found.result is Result.unverified
+    assert not found.result.is_usable
