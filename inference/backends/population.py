@@ -167,8 +167,8 @@ def _compared(
 ) -> tuple[Doubling, list[Check]]:
     """Compare functionals, and the log evidence apart from them."""
     degrees = 2 * (len(draws.values["lp"]) - 1)
-    pair = (functionals(model, x.values) for x in (draws, doubled))
-    found = compare(*pair, num_moves, degrees)
+    before, after = (functionals(model, x.values) for x in (draws, doubled))
+    found = compare(before, after, num_moves, degrees)
     first, second = draws.log_evidence, doubled.log_evidence
     error = float(np.hypot(first.standard_error, second.standard_error))
     difference = float(second.value - first.value)

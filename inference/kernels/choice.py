@@ -118,11 +118,11 @@ def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
     schedules = _schedules(keys, model, theta_1)
     longest = int(np.argmax(np.asarray(schedules.length)))
     length = int(schedules.length[longest])
-    arrays = (
-        np.asarray(x[longest, :length], float)
+    temperatures, step_sizes = (
+        tuple(np.asarray(x[longest, :length], float).tolist())
         for x in (schedules.temperatures, schedules.step_sizes)
     )
-    return AnnealedNegative(*(tuple(x.tolist()) for x in arrays), _NUM_PARTICLES)
+    return AnnealedNegative(temperatures, step_sizes, _NUM_PARTICLES)
 
 
 def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: int) -> bool:
@@ -138,8 +138,8 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     starts = jnp.roll(draws[:, 0], 1, axis=0)
     keys = jax.random.split(key_moves, number)
     moved = _moved(keys, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
-    sets = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))
-    return compare_draws(model, "crossing", *sets, "moved and fresh draws of q").passed
+    at, found, fresh = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))
+    return compare_draws(model, "crossing", at, found, fresh, "moved and fresh draws of q").passed
 
 
 @partial(jax.jit, static_argnums=(1,))
