@@ -58,6 +58,8 @@ def verdict(runs: Runs) -> list[dict[str, str]]:
             if usable
             else (f"the {what} must not be used. {failed or run.result.value}.")
         )
+        if run.usable == ("log_evidence",):
+            text += " The log evidence may: its independent runs agree."
         lines.append(
             {
                 "mark": "good" if usable else "bad",

@@ -17,6 +17,12 @@ def evidence(run: Run) -> str:
     return f"{value} ({local}{estimate.bits:.3f} bits)"
 
 
+def _usable(run: Run) -> str:
+    if not run.usable:
+        return "nothing of it may be used"
+    return f"may be used: {', '.join(run.usable).replace('_', ' ')}"
+
+
 def summarize(run: Run) -> str:
     """Return a run's estimates, functionals, right answers and checks."""
     rows = [[name, with_error(draws)] for name, draws in scalar_functionals(run.tree).items()]
@@ -38,6 +44,6 @@ def summarize(run: Run) -> str:
             "",
             *(f"note: {note}" for note in run.notes),
             "",
-            f"result: {run.result.value}",
+            f"result: {run.result.value}; {_usable(run)}",
         ]
     )
