@@ -21,6 +21,8 @@ EXCHANGEABLE, FRESH = "exchangeable", "fresh_negatives"
 NUM_FRESH_PARTICLES = 16
 _NUM_DIRECTIONS = 3
 _BATCH = 256
+# Per chain: fewer have no Monte Carlo error.
+_FEWEST_DRAWS = 4
 
 Batch = Float[np.ndarray, "chain draw d"]
 
@@ -54,7 +56,7 @@ def check_fresh(
     num_pairs : int
         In all chains together, about.
     """
-    number = max(2, num_pairs // len(theta_1))
+    number = max(_FEWEST_DRAWS, num_pairs // len(theta_1))
     chosen = np.linspace(0, theta_1.shape[1] - 1, min(number, theta_1.shape[1])).astype(int)
     theta_1, negative = theta_1[:, chosen], negative[:, chosen]
     flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
@@ -75,8 +77,8 @@ def compare_draws(
 ) -> Check:
     """Compare two sets of draws of q, pair by pair, so that theta_1 adds no noise.
 
-    On C, log p2, and w - theta_1 in scales of the second stage: its squared length, and its parts
-    along leading principal directions.
+    On C, log p2, and w - theta_1 in scales of the second stage: its squared length, its parts
+    along leading principal directions, and how these follow theta_1.
 
     Parameters
     ----------
@@ -90,9 +92,11 @@ def compare_draws(
     """
     shifts = [_whitened(model, theta_1, x) for x in (first, second)]
     directions = _leading(np.concatenate([x.reshape(-1, x.shape[-1]) for x in shifts]))
+    # Means alone would miss samples that are right on average, but do not follow theta_1.
+    at = _whitened(model, theta_1.mean(axis=(0, 1)), theta_1) @ directions.T
     quantities = {}
     found = [
-        _statistics(model, theta_1, x) | _along(shift, directions)
+        _statistics(model, theta_1, x) | _along(shift, directions, at)
         for x, shift in zip((first, second), shifts, strict=True)
     ]
     for quantity, values in found[0].items():
@@ -108,12 +112,19 @@ def _statistics(model: TwoStageModel, theta_1: Batch, theta: Batch) -> dict[str,
     return {"C": cost, "log_p2": log_p2}
 
 
-def _along(shift: Batch, directions: Float[np.ndarray, "k d"]) -> dict[str, np.ndarray]:
-    """Squared distance from theta_1 and shifts along directions, in scales of the second stage."""
+def _along(
+    shift: Batch, directions: Float[np.ndarray, "k d"], at: Float[np.ndarray, "chain draw k"]
+) -> dict[str, np.ndarray]:
+    """Squared distance from theta_1, shifts along directions, and their products with theta_1.
+
+    In scales of the second stage.
+    """
     along = shift @ directions.T
-    return {"distance": np.sum(shift**2, axis=-1)} | {
-        f"along_{i + 1}": along[..., i] for i in range(len(directions))
-    }
+    found = {"distance": np.sum(shift**2, axis=-1)}
+    for i in range(len(directions)):
+        found[f"along_{i + 1}"] = along[..., i]
+        found[f"following_{i + 1}"] = along[..., i] * at[..., i]
+    return found
 
 
 def _whitened(model: TwoStageModel, theta_1: Batch, theta: Batch) -> Batch:

@@ -95,7 +95,8 @@ def mean_and_error(x: np.ndarray) -> tuple[float, float]:
     ----------
     x : array, shape (chain, draw)
     """
-    within = float(np.asarray(az.mcse(x))) if np.ptp(x) > 0 else 0.0
+    # Chains of fewer than four draws have an error between them only.
+    within = float(np.nan_to_num(az.mcse(x))) if np.ptp(x) > 0 else 0.0
     between = float(x.mean(axis=1).std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else 0.0
     return float(x.mean()), max(within, between)
 

@@ -15,13 +15,14 @@ from jaxtyping import Array, Float
 
 from generative import InvalidInput, TwoStageModel
 
-_NUM_PARTS = 32
-_NUM_SEGMENTS, _FEW_SEGMENTS, _LARGEST_CHEAP = 32, 4, 20_000
-# Levels of division by 32, so that the last interval is far above rounding errors of its ends.
-_LEVELS = {"float64": 6, "float32": 3}
+# Segments, and parts of an interval: where these are many, a smooth C leaves little beside a jump.
+_NUM_SEGMENTS, _NUM_PARTS, _LARGEST_CHEAP = 32, 256, 20_000
+_FEW_SEGMENTS, _FEW_PARTS = 4, 32
+# Width of the last interval, far above rounding errors of its ends.
+_NARROWEST = {"float64": 1e-9, "float32": 1e-4}
 _SMALLEST_JUMP = 1e-3  # nats
 _ROUNDINGS = 1e3
-# A remainder that keeps more than this share while the interval shrinks to a 32nd is a jump.
+# A remainder that keeps more than this share at the last division of the interval is a jump.
 _KEPT = 0.5
 
 
@@ -42,8 +43,11 @@ def require_continuous(model: TwoStageModel, backend: str) -> None:
     if model.agreement.strength == 0:
         return
     dtype = str(model.space.origin.dtype)
-    number = _NUM_SEGMENTS if model.dimension <= _LARGEST_CHEAP else _FEW_SEGMENTS
-    found = _remainders(jax.random.key(0), model, number, _LEVELS.get(dtype, 3))
+    cheap = model.dimension <= _LARGEST_CHEAP
+    number, parts = (_NUM_SEGMENTS, _NUM_PARTS) if cheap else (_FEW_SEGMENTS, _FEW_PARTS)
+    narrowest = _NARROWEST.get(dtype, _NARROWEST["float32"])
+    num_levels = max(2, round(-np.log(narrowest) / np.log(parts)))
+    found = _remainders(jax.random.key(0), model, number, parts, num_levels)
     before, last, size = (np.asarray(x, float) for x in found)
     rounding = _ROUNDINGS * np.finfo(dtype).eps * size
     jumps = (last > np.maximum(_SMALLEST_JUMP, rounding)) & (last >= _KEPT * before)
@@ -57,9 +61,9 @@ def require_continuous(model: TwoStageModel, backend: str) -> None:
         )
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _remainders(
-    key: jax.Array, model: TwoStageModel, num_segments: int, num_levels: int
+    key: jax.Array, model: TwoStageModel, num_segments: int, num_parts: int, num_levels: int
 ) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, " n"]]:
     """Largest remainder of lambda C at the last two levels, and the size of lambda C; nats."""
     key_1, key_2 = jax.random.split(key)
@@ -75,12 +79,16 @@ def _remainders(
 
         def narrow(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], Array]:
             low, width = carry
-            step = width / _NUM_PARTS
-            at = low + step * jnp.arange(_NUM_PARTS + 1)
+            step = width / num_parts
+            at = low + step * jnp.arange(num_parts + 1, dtype=low.dtype)
             value, slope = jax.lax.map(lambda t: jax.jvp(cost, (t,), (jnp.ones_like(t),)), at)
             remainder = jnp.abs(jnp.diff(value) - 0.5 * step * (slope[1:] + slope[:-1]))
             remainder = jnp.where(jnp.isnan(remainder), jnp.inf, remainder)
-            worst = jnp.argmax(remainder)
+            # Remainders of a smooth C vary slowly along the line: a jump stands out of those beside
+            # it, though others may be larger.
+            beside = jnp.pad(remainder, 1, mode="edge")
+            rounding = jnp.finfo(value.dtype).eps * jnp.max(jnp.abs(value))
+            worst = jnp.argmax(remainder / (0.5 * (beside[:-2] + beside[2:]) + 10 * rounding))
             return (at[worst], step), jnp.stack([remainder[worst], jnp.max(jnp.abs(value))])
 
         zero, one = jnp.zeros((), start.dtype), jnp.ones((), start.dtype)

@@ -53,7 +53,8 @@ def run_sampler(
         notes=notes,
     )
     result = _result(draws, checks)
-    usable = _usable(result, checks, log_evidence, sampler.evidence_stands_alone)
+    alone = sampler.evidence_stands_alone and not draws.unverified and not draws.other_target
+    usable = _usable(result, checks, log_evidence, alone)
     tree.attrs |= {"result": result.value, "usable": ", ".join(usable)}
     return Run(tree, result, log_evidence, bits_saved, checks, notes, model, usable)
 

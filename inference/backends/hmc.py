@@ -11,19 +11,19 @@ from pydantic import Field
 
 from generative import TwoStageModel, two_stage
 from inference.backends.base import ChainMethod, Draws, Sampler, place
-from inference.certificate import FRESH, check_fresh
+from inference.certificate import check_fresh
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Estimate
 from inference.evidence.chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
-from inference.kernels.choice import NegativeChoice, annealed_negative, choose, without_rejection
+from inference.kernels.choice import NegativeChoice, choose, without_rejection
 from inference.kernels.density import describe
 from inference.kernels.exchange import ExchangeState, TransportedExchange
 from inference.kernels.joint import ExchangeHMC
 from inference.kernels.lag import MOST, moves_needed
-from inference.kernels.negative import NegativeSampler, PersistentNegative, RejectionNegative
+from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.loop import Loop
 from inference.progress import SILENT, Monitor
 
@@ -106,12 +106,6 @@ class HMC(Sampler):
             moves = self.num_moves or MOST
             sampler, note = without_rejection(model, self.max_num_steps, moves, why)
             draws = self._draw_exchange(model, sampler, key, monitor)
-        missed = any(check.name == FRESH and not check.passed for check in draws.checks)
-        if missed and self.negative == "auto" and isinstance(sampler, PersistentNegative):
-            # Basins that matter in the posterior may hold nothing under the prior.
-            sampler = annealed_negative(model)
-            note = "negative samples are annealed: persistent ones missed a part of q"
-            draws = self._draw_exchange(model, sampler, key, monitor)
         draws.negative = sampler
         draws.notes.insert(0, note)
         if "num_moves" in draws.tuning:
@@ -182,7 +176,7 @@ class HMC(Sampler):
         kernel = kernel_class(
             model,
             sampler,
-            num_moves=self.num_moves or _FIRST_MOVES,
+            num_moves=sampler.whole(self.num_moves or _FIRST_MOVES),
             max_num_steps=self.max_num_steps,
             target_acceptance=self.target_acceptance,
         )
@@ -241,7 +235,7 @@ class HMC(Sampler):
             if phase == 0:
                 flat_tuning = state.tuning
             state = adapt(state, late, flat_tuning, jnp.asarray(phase > 0))
-        if self.num_moves is None and not kernel.negative.is_exact:
+        if self.num_moves is None and values and not kernel.negative.is_exact:
             state = _with_moves(kernel, state, values, key)
         return state
 
@@ -284,7 +278,7 @@ def _with_moves(
     kernel: TransportedExchange, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
 ) -> ExchangeState:
     """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
-    late = max(1, values["theta_1"].shape[1] // 2)
+    late = values["theta_1"].shape[1] // 2
     chosen = np.linspace(late, values["theta_1"].shape[1] - 1, _LAG_POINTS).astype(int)
     pair = (jnp.asarray(values[name][:, chosen]) for name in ("theta_1", "negative"))
     number = moves_needed(key, kernel, state.tuning, *pair)

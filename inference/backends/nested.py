@@ -89,7 +89,7 @@ class NestedSampling(PopulationBackend):
             tuning={
                 "num_live": found.num_live,
                 "acceptance_rate": found.acceptance_rate,
-                "num_moves": effort * self.num_moves,
+                "num_moves": effort * prior.recipe.negative.whole(self.num_moves),
                 "num_annealed": effort * self.num_annealed,
             },
             log_evidence=found.estimate,
@@ -115,7 +115,7 @@ class NestedSampling(PopulationBackend):
             self.num_runs,
             num_live,
             self.num_sweeps,
-            effort * self.num_moves,
+            effort * prior.recipe.negative.whole(self.num_moves),
             effort * self.num_annealed,
             self.max_nats,
             monitor,

@@ -63,7 +63,8 @@ class TemperedSMC(PopulationBackend):
         self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
     ) -> tuple[Draws, int]:
         key_plan, key_size, key_run, key_draw, key_fresh = jax.random.split(key, 5)
-        moves, annealed = effort * self.num_moves, effort * self.num_annealed
+        moves = effort * prior.recipe.negative.whole(self.num_moves)
+        annealed = effort * self.num_annealed
         stages = plan(prior, key_plan, moves, annealed, monitor)
 
         def runs(key: jax.Array, num_particles: int) -> TemperedRuns:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
 from inference.certificate import compare_draws
+from inference.kernels.density import share
 from inference.kernels.negative import (
     AnnealedNegative,
     ClosedFormNegative,
@@ -135,7 +136,8 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     draws = annealed_draws(key_draws, model, theta_1, 2, _NUM_CROSSING_PARTICLES)
     schedule = anneal(key_step, model, theta_1[0], _NUM_SCHEDULED).schedule
     step_size = schedule.step_sizes[schedule.length - 1].astype(theta_1.dtype)
-    starts = jnp.roll(draws[:, 0], 1, axis=0)
+    elsewhere = jnp.roll(draws[:, 0], 1, axis=0)
+    starts = jax.vmap(lambda t, w: share(model, t, w))(theta_1, elsewhere)
     keys = jax.random.split(key_moves, number)
     moved = _moved(keys, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
     at, found, fresh = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))

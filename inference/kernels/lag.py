@@ -55,7 +55,7 @@ def moves_needed(
     left = 1 - variogram[:, varying] / plateau[varying]
     needed = [_extrapolated(correlation) for correlation in left.T]
     each = kernel.negative.moves_each
-    return int(np.clip(each * max(needed), FEWEST, MOST))
+    return kernel.negative.whole(int(np.clip(each * max(needed), FEWEST, MOST)))
 
 
 def _extrapolated(correlation: Float[np.ndarray, " k"]) -> int:

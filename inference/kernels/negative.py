@@ -32,6 +32,10 @@ class NegativeSampler:
         """For how many moves one step of it counts."""
         return 1
 
+    def whole(self, num_moves: int) -> int:
+        """Round moves up to whole steps, so that twice as many are twice the work."""
+        return -(-num_moves // self.moves_each) * self.moves_each
+
     @abstractmethod
     def __call__(
         self,

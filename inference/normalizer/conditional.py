@@ -138,9 +138,10 @@ def conditional_sweep(
         Of C and its gradient.
     """
     key_back, key_start, key_on, key_choose = jax.random.split(key, 4)
-    temperatures = jnp.concatenate([jnp.zeros(1), schedule.temperatures])
-    step_sizes = schedule.step_sizes
-    length = schedule.length
+    step_sizes, length = schedule.step_sizes, schedule.length
+    # A pilot that ran out of temperatures stops short of q; the last rung is q in any case.
+    temperatures = schedule.temperatures.at[length - 1].set(1.0)
+    temperatures = jnp.concatenate([jnp.zeros(1), temperatures])
 
     def move(key: jax.Array, theta: Array, rung: Array) -> tuple[Array, Array]:
         theta, info = path.move(key, theta, temperatures[rung], step_sizes[rung - 1])
