@@ -19,8 +19,9 @@ ANALYSES = {
     "sensitivity": "Sensitivity",
 }
 PROBLEMS = (
-    *("linear_gaussian", "double_well", "rotated_wells", "gaussian_mixture", "indicator"),
-    *("spike_and_slab", "digits", "jevons", "room"),
+    *("linear_gaussian", "double_well", "rotated_wells", "separate_wells", "tilted_wells"),
+    *("gaussian_mixture", "indicator", "singular_product", "spike_and_slab"),
+    *("digits", "jevons", "room"),
 )
 # Flags of `concord run`, and what stands before the dot in those that have one.
 RUN_FLAGS = ("backend", "setup", "seed", "out", "resume", "checkpoint-seconds", "config", "help")

@@ -90,7 +90,8 @@ def refuse_negative(
 def _refuse(name: str, values: np.ndarray, bad: np.ndarray, where: Where, allowed: str) -> None:
     if bad.any():
         first = int(bad.argmax())
-        raise InvalidInput(name, f"{values[first]:.6g} {where(first)}", allowed)
+        value = "NaN" if np.isnan(values[first]) else f"{values[first]:.6g}"
+        raise InvalidInput(name, f"{value} {where(first)}", allowed)
 
 
 def _tolerance(model: TwoStageModel) -> float:

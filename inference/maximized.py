@@ -93,7 +93,7 @@ def run_maximizer(
     unverified : list of str
         Checks that were switched off, or cost too much.
     """
-    seed, key_laplace = int(jax.random.bits(key)), jax.random.fold_in(key, 1)
+    seed, key_laplace = int(jax.random.bits(key, (), jnp.uint32)), jax.random.fold_in(key, 1)
     notes = [] if note is None else [note]
     statistics = _described(model, found)
     log_z = _log_normalizers(model, found, statistics, seed)
