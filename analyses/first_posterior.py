@@ -30,6 +30,7 @@ class FirstPosterior(Analysis):
         num_warmup=600,
         num_draws=1000,
         num_chains=4,
+        thinning=3,
         max_doublings=1,
         evidence_particles=0,
     )
