@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from analyses.analysis import Analysis
@@ -22,6 +23,7 @@ from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from generative.setups import set_up
 from inference import MaximumAPosteriori, Run, log_normalizer
+from inference.batches import over_points
 from inference.kernels.density import share
 from inference.normalizer.annealing import anneal
 from inference.progress import SILENT
@@ -100,7 +102,7 @@ def _one(model: TwoStageModel, backend: MaximumAPosteriori, seed: int) -> xr.Dat
     chosen = np.unique(np.geomspace(1, len(steps), _NUM_POINTS).astype(int) - 1)
     points = (jnp.asarray(path[name][0, chosen]) for name in ("theta_1", "theta_2"))
     keys = jax.random.split(key, len(chosen))
-    cosines = jax.jit(lambda *x: jax.lax.map(lambda y: _cosines(model, *y), x))(keys, *points)
+    cosines = over_points(Partial(_cosines, model), (keys, *points))
     values = {name: ("step", np.asarray(x)) for name, x in cosines.items()}
     return xr.Dataset(values, coords={"step": steps[chosen]}, attrs=bits)
 
@@ -109,13 +111,14 @@ def _bits(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> float:
     return float(-log_normalizer(model, theta_1, seed=seed).bits)
 
 
-def _cosines(model: TwoStageModel, key: jax.Array, a: Array, b: Array) -> dict[str, Array]:
+def _cosines(model: TwoStageModel, point: tuple[jax.Array, Array, Array]) -> dict[str, Array]:
     """Cosines of both readings' force on theta_1 with minus the gradient of log Z.
 
     For location stages that is lambda E_q[grad C(w)]. Its own noise bounds what cosines can show:
     `ceiling` is the root of the cosine of two independent estimates.
     """
-    variance = jnp.asarray(model.second_stage.variance)
+    key, a, b = point
+    variance = model.second_stage.variance
     strength = model.agreement.strength
     gradient = jax.grad(model.agreement.disagreement)
 
@@ -132,7 +135,7 @@ def _cosines(model: TwoStageModel, key: jax.Array, a: Array, b: Array) -> dict[s
     drive = variance * jax.grad(joint)(b)
     new = share(model, a, b + _STEP * (drive - (b - a)))
     forces = {"unrolled": -gradient(new), "carried": -(gradient(new) - gradient(b))}
-    scale = jnp.asarray(np.sqrt(model.first_stage.variance))  # what a step of theta_1 can use
+    scale = jnp.sqrt(model.first_stage.variance)  # what a step of theta_1 can use
     found = {name: _cosine(scale * x, scale * exact) for name, x in forces.items()}
     reliability = jnp.maximum(_cosine(scale * first, scale * second), 0)
     # Spearman and Brown's formula, for the mean of two.

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from analyses.functionals import answers_of
 from generative import InvalidInput, TwoStageModel
 from generative.ledger import FUNCTIONS
+from inference.batches import over_points
 
 # What the functions answer: the truth, what the complex process keeps, what the simple one says.
 _COLUMNS = {"intended": "alice_label", "complex": "kept_label", "simple": "bob_label"}
@@ -107,10 +109,14 @@ def chance(model: TwoStageModel, key: jax.Array) -> Float[np.ndarray, " 3"]:
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_CHANCE,))
     theta_2 = model.second_stage.around(theta_1).sample(key_2)
     questions = jnp.concatenate([model.questions[n] for n in _SETS])
-    yes = jax.jit(jax.vmap(lambda theta: model.answers(theta, questions)[0]))(theta_2)
+    yes = over_points(Partial(_first_head, model, questions), theta_2)
     given = _log_given(np.asarray(yes)[..., None], np.concatenate(labels))
     score = np.einsum("nqf,q->nf", given, weights)
     return _nearest(xr.DataArray(score, dims=("draw", "function"))).mean("draw").values
+
+
+def _first_head(model: TwoStageModel, questions: Array, theta: Array) -> Array:
+    return model.answers(theta, questions)[0]
 
 
 def _by_question(tree: xr.DataTree) -> tuple[xr.DataArray, list[np.ndarray]]:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from analyses.cells import Cell
@@ -17,6 +18,7 @@ from analyses.tables import markdown_table
 from analyses.worlds import WorldAnalysis, difference
 from generative import TwoStageModel, networks, problems
 from inference import Run
+from inference.batches import over_points
 
 # What stage 2 draws afresh.
 _PARTS = {
@@ -135,18 +137,8 @@ def _routes(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Datas
         ]
     )
     question = model.questions["held_out_right"]
-
-    def one(draw: tuple[jax.Array, Array, Array]) -> dict[str, Array]:
-        key, a, b = draw
-        fresh = model.second_stage.around(a).sample(key)
-        costs = jnp.stack(
-            [model.agreement.disagreement(jnp.where(mask, fresh, b)) for mask in masks]
-        )
-        variety = model.answers(b, question).std(axis=1)
-        return {"disagreement_afresh": costs, "rise": costs - costs[0], "variety": variety}
-
     keys = jax.random.split(key, len(flat[0]))
-    found = jax.jit(lambda x: jax.lax.map(one, x, batch_size=64))((keys, *flat))
+    found = over_points(Partial(_route, model, masks, question), (keys, *flat), 64)
     values = {}
     for name, x in found.items():
         dim = "head" if name == "variety" else "afresh"
@@ -155,3 +147,13 @@ def _routes(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Datas
         for suffix, column in zip(("", "_se"), np.array(means).T, strict=True):
             values[name + suffix] = (dim, column)
     return xr.Dataset(values, coords={"afresh": list(_PARTS), "head": ["first", "second"]})
+
+
+def _route(
+    model: TwoStageModel, masks: Array, question: Array, draw: tuple[jax.Array, Array, Array]
+) -> dict[str, Array]:
+    key, a, b = draw
+    fresh = model.second_stage.around(a).sample(key)
+    costs = jnp.stack([model.agreement.disagreement(jnp.where(mask, fresh, b)) for mask in masks])
+    variety = model.answers(b, question).std(axis=1)
+    return {"disagreement_afresh": costs, "rise": costs - costs[0], "variety": variety}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
 from pydantic import Field
 from scipy.stats import norm
 
@@ -20,6 +21,7 @@ from analyses.measures import with_error
 from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from inference import HMC, Run
+from inference.batches import over_points
 from inference.kernels.density import log_first
 from inference.sensitivity import prior_scores, sensitivities
 
@@ -154,7 +156,7 @@ def _power_scaling(model: TwoStageModel, tree: xr.DataTree, functionals: xr.Data
     places = functionals["draw"].values
     theta_1 = tree["posterior"]["theta_1"].values[:, places]
     flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
-    log_prior = jax.jit(jax.vmap(lambda a: log_first(model, a)))(flat)
+    log_prior = over_points(Partial(log_first, model), flat)
     summary = az.psense_summary(
         az.from_dict(
             {

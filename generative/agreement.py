@@ -1,13 +1,13 @@
 """Agreement of the two heads, and theta_2 given theta_1 as a NumPyro distribution."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from generative.errors import IntractableNormalizer, InvalidInput
 from generative.linear import (
@@ -16,9 +16,10 @@ from generative.linear import (
     linear_gaussian_agreement,
 )
 from generative.parameters import ParameterSpace
+from generative.parts import Data, Parts
 from generative.stages import GaussianStage, Stage
 from generative.user_code import blame, require_callable, require_scalar, traced
-from generative.values import rounding
+from generative.values import require_finite, rounding
 
 REJECTION_CAP = 100_000
 _PROPOSALS_PER_ROUND = 32
@@ -30,48 +31,94 @@ NO_CLOSED_FORM = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+class Agreement(Data):
     """How strongly theta_2 is conditioned on agreement.
 
     Parameters
     ----------
-    strength : float
-        lambda >= 0, nats per unit of C.
-    disagreement : callable
-        C(theta) >= 0 of one parameter vector, shape (d,) -> ().
+    space : ParameterSpace
     second_stage : Stage
         Where theta_2 comes from before conditioning.
-    residuals : callable, optional
-        r(theta) with C = |r|^2 / 2, shape (d,) -> (m,).
-    linear : LinearResiduals, optional
-        The same residuals where they are known to be linear.
+    disagreement, residuals : callable, optional
+        Of a pytree; one of the two.
+    strength : float
+        lambda >= 0, nats per unit of C.
+
+    Attributes
+    ----------
+    strength : float array
+    is_absent : bool
+        Whether lambda = 0, so that the heads are not asked to agree.
+    closed_form : LinearGaussianAgreement or None
+        The law of theta_2 given theta_1, where it is Gaussian.
+
+    Raises
+    ------
+    InvalidInput
     """
 
-    strength: float
-    disagreement: Callable[[Array], Array]
+    strength: Float[Array, ""]
     second_stage: Stage
-    residuals: Callable[[Array], Array] | None = None
-    linear: LinearResiduals | None = None
+    closed_form: LinearGaussianAgreement | None
+    is_absent: bool = eqx.field(static=True)
+    _space: ParameterSpace
+    _given: Parts
+    _has_residuals: bool = eqx.field(static=True)
 
-    @cached_property
-    def closed_form(self) -> LinearGaussianAgreement | None:
-        """The law of theta_2 given theta_1, where it is Gaussian; else None."""
-        gaussian = isinstance(self.second_stage, GaussianStage)
-        if self.linear is None or not (gaussian or not self.second_stage.free.any()):
-            return None
-        with jax.ensure_compile_time_eval():  # cached, so it must not hold tracers
-            return linear_gaussian_agreement(
-                self.linear,
-                self.strength,
-                self.second_stage.variance,
-                self.second_stage.space.origin.dtype,
+    def __init__(
+        self,
+        space: ParameterSpace,
+        second_stage: Stage,
+        disagreement: Callable[[PyTree], Array] | None,
+        residuals: Callable[[PyTree], Array] | None,
+        strength: float,
+    ):
+        if (disagreement is None) == (residuals is None):
+            found = "neither" if disagreement is None else "both"
+            raise InvalidInput("disagreement", f"{found} of disagreement and residuals", "one")
+        require_finite("agreement_strength", strength, "a finite number >= 0")
+        if strength < 0:
+            raise InvalidInput("agreement_strength", strength, "a finite number >= 0")
+        self._space, self.second_stage = space, second_stage
+        self._has_residuals = residuals is not None
+        self._given = Parts(residuals if self._has_residuals else disagreement)
+        self.strength = np.asarray(strength, space.origin.dtype)[()]
+        self.is_absent = float(strength) == 0
+        linear = residuals if isinstance(residuals, LinearResiduals) else None
+        if linear is not None and linear.A.shape[1] != space.dimension:
+            raise InvalidInput(
+                "residuals", f"A of shape {linear.A.shape}", f"(m, {space.dimension})"
             )
+        self.closed_form = None
+        self._check(disagreement, residuals)
+        is_gaussian = isinstance(second_stage, GaussianStage) or not second_stage.free.any()
+        if linear is not None and is_gaussian:
+            variance = jnp.asarray(second_stage.variance)
+            self.closed_form = _closed_form(linear, self.strength, variance)
 
-    @cached_property
+    @property
+    def given(self) -> dict[str, Callable[[PyTree], Array]]:
+        """What the user gave, C or r, by the name of the argument."""
+        return {"residuals" if self._has_residuals else "disagreement": self._given.whole}
+
+    def disagreement(self, theta: Float[Array, " d"]) -> Float[Array, ""]:
+        """C of one parameter vector, shape (d,), not negative."""
+        if self._has_residuals:
+            return 0.5 * jnp.sum(self._evaluate(theta) ** 2)
+        return self._evaluate(theta)
+
+    @property
+    def residuals(self) -> Callable[[Float[Array, " d"]], Float[Array, " m"]] | None:
+        """r(theta) with C = |r|^2 / 2 of one parameter vector, where it is known."""
+        return self._evaluate if self._has_residuals else None
+
+    def _evaluate(self, theta: Float[Array, " d"]) -> Array:
+        return jnp.asarray(self._given.whole(self._space.unravel(theta)), self._space.origin.dtype)
+
+    @property
     def log_normalizer(self) -> Callable[[Array], Array] | None:
         """Log Z of one theta_1 in nats, shape (d,) -> (), where it has a closed form; else None."""
-        if self.strength == 0:
+        if self.is_absent:
             return lambda theta_1: jnp.zeros((), theta_1.dtype)
         if not self.second_stage.free.any():
             return lambda theta_1: -self.strength * self.disagreement(theta_1)
@@ -82,42 +129,34 @@ class Agreement:
         """Whether log Z(theta_1) has a closed form."""
         return self.log_normalizer is not None
 
+    def _check(self, disagreement: Callable | None, residuals: Callable | None) -> None:
+        """Check the shape of what the user gave, and C at theta_0."""
+        space = self._space
+        if residuals is None:
+            require_callable("disagreement", disagreement, "theta -> scalar")
+            require_scalar("disagreement", disagreement, space.theta_0)
+        else:
+            require_callable("residuals", residuals, "theta -> array of shape (m,)")
+            shape = traced("residuals", residuals, space.theta_0).shape
+            if len(shape) != 1 or shape[0] == 0:
+                raise InvalidInput("residuals", f"shape {shape} at theta_0", "shape (m,), m >= 1")
+        with blame("disagreement", "a function of theta"):
+            value = np.asarray(_at(self, space.origin))
+        least = -rounding(space.origin.dtype) / max(1.0, float(self.strength))
+        if not np.isfinite(value) or value < least:
+            raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
 
-def check_agreement(
-    space: ParameterSpace,
-    disagreement: Callable | None,
-    residuals: Callable | None,
-    of_vector: Callable[[Array], Array],
-    strength: float,
-) -> None:
-    """Check the shape of what the user gave, and C at theta_0.
 
-    Parameters
-    ----------
-    space : ParameterSpace
-    disagreement, residuals : callable, optional
-        Of a pytree; one of the two.
-    of_vector : callable
-        C of a vector, which follows from it.
-    strength : float
+@jax.jit
+def _at(agreement: Agreement, theta: Float[Array, " d"]) -> Float[Array, ""]:
+    return agreement.disagreement(theta)
 
-    Raises
-    ------
-    InvalidInput
-    """
-    if residuals is None:
-        require_callable("disagreement", disagreement, "theta -> scalar")
-        require_scalar("disagreement", disagreement, space.theta_0)
-    else:
-        require_callable("residuals", residuals, "theta -> array of shape (m,)")
-        shape = traced("residuals", residuals, space.theta_0).shape
-        if len(shape) != 1 or shape[0] == 0:
-            raise InvalidInput("residuals", f"shape {shape} at theta_0", "shape (m,), m >= 1")
-    with blame("disagreement", "a function of theta"):
-        value = of_vector(space.origin)
-    least = -rounding(space.origin.dtype) / max(1.0, strength)
-    if not jnp.isfinite(value) or value < least:
-        raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
+
+@jax.jit
+def _closed_form(
+    linear: LinearResiduals, strength: Float[Array, ""], variance: Float[Array, " d"]
+) -> LinearGaussianAgreement:
+    return linear_gaussian_agreement(linear, strength, variance, variance.dtype)
 
 
 class AgreementConditioned(dist.Distribution):
@@ -138,8 +177,7 @@ class AgreementConditioned(dist.Distribution):
     (:func:`generative.simulate` turns that into an error).
     """
 
-    pytree_data_fields = ("base",)
-    pytree_aux_fields = ("agreement",)
+    pytree_data_fields = ("base", "agreement")
 
     def __init__(self, base: dist.Distribution, agreement: Agreement):
         self.base, self.agreement = base, agreement

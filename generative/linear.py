@@ -209,9 +209,9 @@ def inverse_root(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
 
 
 def linear_gaussian_agreement(
-    residuals: LinearResiduals, strength: float, variance: np.ndarray, dtype: Any
+    residuals: LinearResiduals, strength: ArrayLike, variance: ArrayLike, dtype: Any
 ) -> LinearGaussianAgreement:
     """Absorb lambda into the residuals and return the closed form."""
-    root = float(np.sqrt(strength))
+    root = jnp.sqrt(jnp.asarray(strength, dtype))
     A, c = residuals.A.astype(dtype), residuals.c.astype(dtype)
     return LinearGaussianAgreement(root * A, root * c, variance)

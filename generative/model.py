@@ -1,28 +1,28 @@
 """The two-stage model: two stages, an agreement, and data."""
 
-import copy
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from dataclasses import fields
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
-from generative.agreement import Agreement, check_agreement
+from generative.agreement import Agreement
 from generative.errors import InvalidInput
-from generative.linear import LinearResiduals
 from generative.observation import Observation
 from generative.parameters import ParameterSpace
+from generative.parts import Column, Data, Named, Parts
 from generative.questions import check_mappings, check_questions
 from generative.stages import Stage
 from generative.user_code import blame, require_callable, require_scalar
-from generative.values import require_finite, require_mapping
+from generative.values import require_mapping
 
 
-class TwoStageModel:
+class TwoStageModel(Data):
     """theta_1 around theta_0; theta_2 around theta_1 given agreement; data from theta_2.
 
     Parameters
@@ -68,6 +68,19 @@ class TwoStageModel:
         If a value cannot be used; nothing has been compiled then.
     """
 
+    space: ParameterSpace
+    first_stage: Stage
+    second_stage: Stage
+    agreement: Agreement
+    observation: Observation | None
+    _log_likelihood: Parts | None
+    _power: Float[Array, ""] | None
+    _ignores_data: bool = eqx.field(static=True)
+    _heads: Parts | None
+    _questions: Named
+    _labels: Named
+    _columns: Named
+
     def __init__(
         self,
         theta_0: PyTree,
@@ -87,10 +100,11 @@ class TwoStageModel:
         columns: Mapping[str, Mapping[str, ArrayLike]] | None = None,
     ):
         self.space = ParameterSpace(theta_0)
-        self.theta_0 = self.space.theta_0
         self.first_stage = _bound(first_stage, self.space, "first_stage")
         self.second_stage = _bound(second_stage, self.space, "second_stage")
-        self.agreement = self._make_agreement(disagreement, residuals, agreement_strength)
+        self.agreement = Agreement(
+            self.space, self.second_stage, disagreement, residuals, agreement_strength
+        )
         if log_likelihood is not None and observation is not None:
             raise InvalidInput(
                 "log_likelihood", "observation as well", "one of log_likelihood and observation"
@@ -103,16 +117,47 @@ class TwoStageModel:
             require_callable("observation", observation, "theta -> NumPyro sample statements")
             require_mapping("data", data or {})
             self.observation = Observation(observation, data or {}, inputs)
-        self._log_likelihood = log_likelihood
-        self._power: Float[ArrayLike, ""] | None = None
+        self._log_likelihood = None if log_likelihood is None else Parts(log_likelihood)
+        self._power, self._ignores_data = None, False
         check_mappings(questions, labels, columns)
-        self.heads, self.questions = heads, dict(questions or {})
-        self.labels = {name: np.asarray(value) for name, value in (labels or {}).items()}
-        self.columns = {
-            name: {column: np.asarray(value) for column, value in given.items()}
-            for name, given in (columns or {}).items()
-        }
+        self._heads = None if heads is None else Parts(heads)
+        self._questions = Named(questions or {}, Parts)
+        self._labels = Named(labels or {}, Column)
+        self._columns = Named(columns or {}, lambda given: Named(given, Column))
         self._check_data()
+
+    @property
+    def theta_0(self) -> PyTree:
+        """The initialisation of the network."""
+        return self.space.theta_0
+
+    @property
+    def heads(self) -> Callable[[PyTree, Any], Array] | None:
+        """What both heads answer, of a theta and inputs; None if that is not known."""
+        return None if self._heads is None else self._heads.whole
+
+    @property
+    def questions(self) -> dict[str, Any]:
+        """Inputs of every set of questions."""
+        return {name: inputs.whole for name, inputs in self._questions.items()}
+
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """True answers of sets of questions, shape (question,)."""
+        return {name: label.values for name, label in self._labels.items()}
+
+    @property
+    def labelled(self) -> tuple[str, ...]:
+        """Names of the sets with labels."""
+        return self._labels.names
+
+    @property
+    def columns(self) -> dict[str, dict[str, np.ndarray]]:
+        """What else is known about each question of a set, by set and column."""
+        return {
+            name: {column: values.values for column, values in given.items()}
+            for name, given in self._columns.items()
+        }
 
     @property
     def dimension(self) -> int:
@@ -134,12 +179,12 @@ class TwoStageModel:
         """Whether there is no data, so that L = 0."""
         return self._log_likelihood is None and not self.data
 
-    @cached_property
+    @property
     def moving_1(self) -> np.ndarray:
         """Mask of the coordinates of theta_1 that are not constants, shape (d,)."""
         return self.first_stage.free
 
-    @cached_property
+    @property
     def moving_2(self) -> np.ndarray:
         """Mask of the coordinates of theta_2 that are not those of theta_1, shape (d,)."""
         return self.second_stage.free
@@ -152,8 +197,9 @@ class TwoStageModel:
         """L of one theta, a pytree or a vector of shape (d,), nats."""
         if self.is_null:
             return jnp.zeros((), self.space.origin.dtype)
-        given = self._log_likelihood or self.observation.log_likelihood
-        return self._tempered(given, theta)
+        if self._log_likelihood is not None:
+            return self._tempered(self._log_likelihood.whole, theta)
+        return self._tempered(self.observation.log_likelihood, theta)
 
     def batch_log_likelihood(self, theta: PyTree, chosen: Int[Array, " n"]) -> Float[Array, ""]:
         """L of one theta estimated from some of the answers, scaled to all of them, nats."""
@@ -161,30 +207,34 @@ class TwoStageModel:
 
     def _tempered(self, log_likelihood: Callable[[PyTree], Array], theta: PyTree) -> Array:
         dtype = self.space.origin.dtype
-        if isinstance(self._power, float) and self._power == 0:
+        if self._ignores_data:
             return jnp.zeros((), dtype)
         theta = self.space.unravel(self.space.vector(theta))
         value = jnp.asarray(log_likelihood(theta), dtype)
         if self._power is None:
             return value
-        power = jnp.asarray(self._power, dtype)
         # L may be -infinity, which power 0 must make 0.
-        return power * jnp.where(power > 0, value, 0)
+        return self._power * jnp.where(self._power > 0, value, 0)
 
     def shard_data(self, sharding: jax.sharding.Sharding) -> "TwoStageModel":
         """Return this model with its answers laid out over devices, along their leading axis."""
-        sharded = copy.copy(self)
-        sharded.observation = self.observation.shard(sharding)
-        return sharded
+        return self._with(observation=self.observation.shard(sharding))
 
     def temper(self, power: Float[ArrayLike, ""]) -> "TwoStageModel":
         """Return this model with L multiplied by a power, which may be traced.
 
         At power 0 the posterior is the two-stage prior. `answer_log_likelihood` stays as it is.
         """
-        tempered = copy.copy(self)
-        tempered._power = power
-        return tempered
+        if isinstance(power, float) and power == 0:
+            return self._with(_ignores_data=True)
+        return self._with(_power=jnp.asarray(power, self.space.origin.dtype), _ignores_data=False)
+
+    def _with(self, **changes: Any) -> "TwoStageModel":
+        """Return a copy with some fields changed, which needs no checks."""
+        copy = object.__new__(TwoStageModel)
+        for field in fields(self):
+            object.__setattr__(copy, field.name, changes.get(field.name, getattr(self, field.name)))
+        return copy
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
         """Log likelihood of each observed answer, by site, nats; empty for a bare L."""
@@ -229,10 +279,10 @@ class TwoStageModel:
             "theta_0": self.theta_0,
             "first_stage": self.first_stage,
             "second_stage": self.second_stage,
-            "disagreement": self._given[0],
-            "residuals": self._given[1],
-            "agreement_strength": self.agreement.strength,
-            "log_likelihood": self._log_likelihood,
+            "disagreement": self.agreement.given.get("disagreement"),
+            "residuals": self.agreement.given.get("residuals"),
+            "agreement_strength": float(self.agreement.strength),
+            "log_likelihood": self._log_likelihood and self._log_likelihood.whole,
             "observation": None if self.observation is None else self.observation.program,
             "data": self.data,
             "inputs": None if self.observation is None else self.observation.inputs,
@@ -247,47 +297,11 @@ class TwoStageModel:
             arguments |= {"data": None, "inputs": None}
         return TwoStageModel(**(arguments | changes))
 
-    def _make_agreement(
-        self,
-        disagreement: Callable[[PyTree], Array] | None,
-        residuals: Callable[[PyTree], Array] | None,
-        strength: float,
-    ) -> Agreement:
-        self._given = (disagreement, residuals)
-        if (disagreement is None) == (residuals is None):
-            found = "neither" if disagreement is None else "both"
-            raise InvalidInput("disagreement", f"{found} of disagreement and residuals", "one")
-        require_finite("agreement_strength", strength, "a finite number >= 0")
-        if strength < 0:
-            raise InvalidInput("agreement_strength", strength, "a finite number >= 0")
-        unravel, dtype = self.space.unravel, self.space.origin.dtype
-        linear = residuals if isinstance(residuals, LinearResiduals) else None
-        if linear is not None and linear.A.shape[1] != self.dimension:
-            raise InvalidInput(
-                "residuals", f"A of shape {linear.A.shape}", f"(m, {self.dimension})"
-            )
-
-        def of_vector(theta: Array) -> Array:
-            if residuals is None:
-                return jnp.asarray(disagreement(unravel(theta)), dtype)  # type: ignore[misc]
-            return 0.5 * jnp.sum(of_residuals(theta) ** 2)
-
-        def of_residuals(theta: Array) -> Array:
-            return jnp.asarray(residuals(unravel(theta)), dtype)  # type: ignore[misc]
-
-        check_agreement(self.space, disagreement, residuals, of_vector, float(strength))
-        return Agreement(
-            strength=float(strength),
-            disagreement=of_vector,
-            second_stage=self.second_stage,
-            residuals=None if residuals is None else of_residuals,
-            linear=linear,
-        )
-
     def _check_data(self) -> None:
         if self._log_likelihood is not None:
-            require_callable("log_likelihood", self._log_likelihood, "theta -> nats, a scalar")
-            require_scalar("log_likelihood", self._log_likelihood, self.theta_0)
+            given = self._log_likelihood.whole
+            require_callable("log_likelihood", given, "theta -> nats, a scalar")
+            require_scalar("log_likelihood", given, self.theta_0)
         sites: set[str] = set()
         if self.observation is not None:
             with blame("observation", "a NumPyro program of theta, and of inputs where given"):
@@ -295,9 +309,14 @@ class TwoStageModel:
         check_questions(self, sites)
         name = "observation" if self._log_likelihood is None else "log_likelihood"
         with blame(name, "a function of theta"):
-            value = self.log_likelihood(self.theta_0)
+            value = np.asarray(_log_likelihood(self, self.space.origin))
         if np.isnan(value):
             raise InvalidInput("log_likelihood", "NaN at theta_0", "a number of nats")
+
+
+@jax.jit
+def _log_likelihood(model: TwoStageModel, theta: Float[Array, " d"]) -> Float[Array, ""]:
+    return model.log_likelihood(theta)
 
 
 def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:

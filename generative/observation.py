@@ -1,9 +1,9 @@
 """Data, and the NumPyro program that makes them from theta_2."""
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +12,11 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 from generative.errors import InvalidInput
+from generative.parts import Data, Parts
 from generative.values import as_array
 
 
-class Observation:
+class Observation(Data):
     """A NumPyro program of one theta, and the observed values of its sample sites.
 
     Parameters
@@ -28,15 +29,36 @@ class Observation:
         given theta, so that a part of them is an observation too: this is what mini-batches need.
     """
 
+    inputs: PyTree
+    _program: Parts
+    _names: tuple[str, ...] = eqx.field(static=True)
+    _values: tuple[Array, ...]
+    _sharding: jax.sharding.Sharding | None = eqx.field(static=True)
+
     def __init__(
-        self, program: Callable[..., Any], data: Mapping[str, ArrayLike], inputs: PyTree = None
+        self,
+        program: Callable[..., Any],
+        data: Mapping[str, ArrayLike],
+        inputs: PyTree = None,
+        sharding: jax.sharding.Sharding | None = None,
     ):
-        self.program = program
-        self.data = {name: as_array(f"data[{name!r}]", value) for name, value in data.items()}
+        self._program = Parts(program)
+        self._names = tuple(data)
+        self._values = tuple(as_array(f"data[{name!r}]", value) for name, value in data.items())
         self.inputs = None
         if inputs is not None:
             self.inputs = jax.tree.map(lambda x: as_array("inputs", x), inputs)
-        self._sharding: jax.sharding.Sharding | None = None
+        self._sharding = sharding
+
+    @property
+    def program(self) -> Callable[..., Any]:
+        """The program itself."""
+        return self._program.whole
+
+    @property
+    def data(self) -> dict[str, Array]:
+        """Observed values, by site."""
+        return dict(zip(self._names, self._values, strict=True))
 
     @property
     def num_answers(self) -> int | None:
@@ -45,9 +67,7 @@ class Observation:
 
     def shard(self, sharding: jax.sharding.Sharding) -> "Observation":
         """Return this observation with the answers of a full likelihood laid out over devices."""
-        sharded = copy.copy(self)
-        sharded._sharding = sharding
-        return sharded
+        return Observation(self.program, self.data, self.inputs, sharding)
 
     def __call__(self, theta: PyTree) -> Any:
         """Make the sample statements, with what was observed."""

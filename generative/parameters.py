@@ -3,17 +3,18 @@
 import math
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from generative.errors import InvalidInput
+from generative.parts import Data
 from generative.values import is_number
 
 
-class ParameterSpace:
+class ParameterSpace(Data):
     """Pytrees with the structure of `theta_0`, as vectors of length `dimension`.
 
     Parameters
@@ -27,13 +28,41 @@ class ParameterSpace:
         If `theta_0` has no numbers, or a leaf that is not floating or not finite.
     """
 
+    origin: Float[Array, " d"]
+    _structure: Any = eqx.field(static=True)
+    _shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    _dtypes: tuple[Any, ...] = eqx.field(static=True)
+
     def __init__(self, theta_0: PyTree):
         _check_leaves(theta_0)
-        self.theta_0 = jax.tree.map(jnp.asarray, theta_0)
-        self.origin, self.unravel = ravel_pytree(self.theta_0)
-        self.dimension = int(self.origin.size)
-        self._shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(self.theta_0)]
-        self._structure = jax.tree.structure(self.theta_0)
+        leaves, self._structure = jax.tree.flatten(theta_0)
+        leaves = [np.asarray(jnp.asarray(leaf)) for leaf in leaves]
+        self._shapes = tuple(leaf.shape for leaf in leaves)
+        self._dtypes = tuple(leaf.dtype for leaf in leaves)
+        common = jnp.result_type(*self._dtypes)
+        self.origin = jnp.asarray(np.concatenate([x.ravel().astype(common) for x in leaves]))
+
+    @property
+    def dimension(self) -> int:
+        """Number of parameters d."""
+        return sum(map(math.prod, self._shapes))
+
+    @property
+    def theta_0(self) -> PyTree:
+        """The initialisation, as a pytree."""
+        if isinstance(self.origin, jax.core.Tracer):
+            return self.unravel(self.origin)
+        # Without a program for every shape of a slice.
+        return jax.tree.map(jnp.asarray, self.unravel(np.asarray(self.origin)))
+
+    def unravel(self, vector: Float[Array, " d"]) -> PyTree:
+        """Pytree form of a vector of shape (d,)."""
+        stops = np.cumsum([math.prod(shape) for shape in self._shapes])
+        leaves = [
+            vector[stop - math.prod(shape) : stop].reshape(shape).astype(dtype)
+            for stop, shape, dtype in zip(stops, self._shapes, self._dtypes, strict=True)
+        ]
+        return jax.tree.unflatten(self._structure, leaves)
 
     def vector(self, theta: PyTree, name: str = "theta") -> Float[Array, "*batch d"]:
         """Vector form of a pytree or a vector; leading axes, shared by all leaves, are a batch.
@@ -118,12 +147,11 @@ class ParameterSpace:
     def names(self) -> list[str]:
         """A name per coordinate, such as ``intended.weight[0,3]``."""
         names = []
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.theta_0):
-            stem = jax.tree_util.keystr(path, simple=True, separator=".") or "theta"
-            if jnp.ndim(leaf) == 0:
+        for stem, shape in self._named_shapes():
+            if not shape:
                 names.append(stem)
                 continue
-            for index in np.ndindex(jnp.shape(leaf)):
+            for index in np.ndindex(shape):
                 names.append(f"{stem}[{','.join(map(str, index))}]")
         return names
 
@@ -131,13 +159,19 @@ class ParameterSpace:
     def blocks(self) -> dict[str, slice]:
         """The slice of the vector that each leaf occupies, by the leaf's name."""
         blocks, start = {}, 0
-        for path, leaf in jax.tree_util.tree_leaves_with_path(self.theta_0):
-            stop = start + math.prod(jnp.shape(leaf))
-            blocks[jax.tree_util.keystr(path, simple=True, separator=".") or "theta"] = slice(
-                start, stop
-            )
+        for name, shape in self._named_shapes():
+            stop = start + math.prod(shape)
+            blocks[name] = slice(start, stop)
             start = stop
         return blocks
+
+    def _named_shapes(self) -> list[tuple[str, tuple[int, ...]]]:
+        # Any leaves serve: the structure alone gives the paths.
+        shapes = jax.tree.unflatten(self._structure, map(np.empty, self._shapes))
+        return [
+            (jax.tree_util.keystr(path, simple=True, separator=".") or "theta", leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+        ]
 
 
 def _check_leaves(theta_0: PyTree) -> None:

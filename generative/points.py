@@ -1,6 +1,7 @@
 """C, L and answers at draws of the stages: what theta_0 alone does not show."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,9 +42,9 @@ def check_points(model: TwoStageModel, seed: int = 0) -> None:
         labelled set are no probabilities. The sentence names the point.
     """
     number = _NUM_POINTS if model.dimension <= _LARGEST else _FEWEST_POINTS
-    points = _draws(model, seed, number)
+    points = _draws(jax.random.key(seed), model, number)
     with blame("model", "C, L and heads that can be computed at any theta"):
-        found = _evaluate(model)(points)
+        found = _evaluate(model, points)
     found = {name: np.asarray(value) for name, value in found.items()}
     coordinates = np.asarray(points)
 
@@ -83,7 +84,7 @@ def refuse_negative(
     """
     finite = np.abs(values[np.isfinite(values)])
     # In nats: a billionth of what agreement typically costs, and of one nat.
-    scale = (finite.mean() if finite.size else 0.0) + 1 / max(model.agreement.strength, 1.0)
+    scale = (finite.mean() if finite.size else 0.0) + 1 / max(float(model.agreement.strength), 1.0)
     _refuse(name, values, ~(values >= -_tolerance(model) * scale), where, _NOT_NEGATIVE)
 
 
@@ -98,16 +99,18 @@ def _tolerance(model: TwoStageModel) -> float:
     return rounding(model.space.origin.dtype)
 
 
-def _draws(model: TwoStageModel, seed: int, number: int) -> Float[Array, "n d"]:
+@partial(jax.jit, static_argnums=2)
+def _draws(key: jax.Array, model: TwoStageModel, number: int) -> Float[Array, "n d"]:
     """Draws of theta_1, and of theta_2 around them."""
-    key_1, key_2 = jax.random.split(jax.random.key(seed))
-    theta_1 = model.first_stage.around(model.theta_0).sample(key_1, (number,))
+    key_1, key_2 = jax.random.split(key)
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (number,))
     theta_2 = model.second_stage.around(theta_1).sample(key_2)
     return jnp.concatenate([theta_2, theta_1])
 
 
-def _evaluate(model: TwoStageModel):  # noqa: ANN202 - a jitted closure
-    def at(theta: Float[Array, " d"]) -> Mapping[str, Array]:
+@jax.jit
+def _evaluate(model: TwoStageModel, points: Float[Array, "n d"]) -> dict[str, Float[Array, " n"]]:
+    def at(theta: Float[Array, " d"]) -> dict[str, Array]:
         found = {
             "disagreement": model.agreement.disagreement(theta),
             "log_likelihood": model.log_likelihood(theta),
@@ -115,11 +118,11 @@ def _evaluate(model: TwoStageModel):  # noqa: ANN202 - a jitted closure
         # How far answers lie outside of [0, 1]; NaN stays NaN.
         return found | {
             name: jnp.max(jnp.abs(model.answers(theta, model.questions[name]) - 0.5)) - 0.5
-            for name in model.labels
+            for name in model.labelled
         }
 
     # One after the other: a batch of points need not fit into memory.
-    return jax.jit(lambda points: jax.lax.map(at, points))
+    return jax.lax.map(at, points)
 
 
 def _described(point: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 from typing import Literal, get_args
 
+from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from generative.errors import InvalidInput
@@ -43,9 +44,9 @@ def set_up(model: TwoStageModel, setup: Setup) -> TwoStageModel:
         return model
     if setup == "one-stage":
         return model.replace(agreement_strength=0.0)
-    strength = model.agreement.strength
-
-    def penalised(theta: PyTree) -> Array:
-        return model.log_likelihood(theta) - strength * model.disagreement(theta)
-
+    penalised = Partial(_penalised, model)
     return model.replace(agreement_strength=0.0, log_likelihood=penalised, observation=None)
+
+
+def _penalised(model: TwoStageModel, theta: PyTree) -> Array:
+    return model.log_likelihood(theta) - model.agreement.strength * model.disagreement(theta)

@@ -1,5 +1,6 @@
 """Exact forward simulation of the generative process."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -59,8 +60,8 @@ def simulate(
     require_key(key)
     require_integer("num_draws", num_draws, least=1)
     require_integer("cap", cap, least=1)
-    theta_1, theta_2, tries = _simulate(model, num_draws, cap)(key)
-    failed = int(jnp.sum(~jnp.isfinite(theta_2).all(-1)))
+    theta_1, theta_2, tries = _simulate(key, model, num_draws, jnp.asarray(cap))
+    failed = int(np.sum(~np.isfinite(np.asarray(theta_2)).all(-1)))
     if failed:
         raise AgreementNotReached(
             f"{failed} of {num_draws} draws found no agreement in {cap} proposals, so "
@@ -70,13 +71,12 @@ def simulate(
     return Simulation(theta_1, theta_2, np.asarray(tries))
 
 
-def _simulate(model: TwoStageModel, num_draws: int, cap: int):  # noqa: ANN202 - a jitted closure
-    @jax.jit
-    def draw(key: jax.Array) -> tuple[Array, Array, Array]:
-        key_1, key_2 = jax.random.split(key)
-        theta_1 = model.first_stage.around(model.theta_0).sample(key_1, (num_draws,))
-        conditioned = AgreementConditioned(model.second_stage.around(theta_1), model.agreement)
-        theta_2, tries = conditioned.sample_with_tries(key_2, cap=cap)
-        return theta_1, theta_2, tries
-
-    return draw
+@partial(jax.jit, static_argnums=2)
+def _simulate(
+    key: jax.Array, model: TwoStageModel, num_draws: int, cap: Int[Array, ""]
+) -> tuple[Array, Array, Array]:
+    key_1, key_2 = jax.random.split(key)
+    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (num_draws,))
+    conditioned = AgreementConditioned(model.second_stage.around(theta_1), model.agreement)
+    theta_2, tries = conditioned.sample_with_tries(key_2, cap=cap)
+    return theta_1, theta_2, tries

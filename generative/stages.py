@@ -5,8 +5,6 @@ coordinates; the full vector is still what a site holds, and the support's bijec
 coordinates to full vectors, so that NumPyro's gradient-based samplers move only what is free.
 """
 
-from abc import abstractmethod
-from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import jax
@@ -18,10 +16,10 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
 
 from generative.parameters import ParameterSpace
+from generative.parts import Data, Mask
 
 
-@dataclass(frozen=True, eq=False)
-class Stage:
+class Stage(Data):
     """A normalised location family in parameter space, independent per coordinate.
 
     Parameters
@@ -34,6 +32,7 @@ class Stage:
 
     scale: Any = 1.0
     space: ParameterSpace | None = None
+    _free: Mask | None = None
 
     def bind(self, space: ParameterSpace, name: str) -> Self:
         """Return this stage with one scale per coordinate of `space`.
@@ -43,7 +42,8 @@ class Stage:
         InvalidInput
             If the scale is negative, not finite, or no prefix of `theta_0`.
         """
-        return replace(self, scale=space.expand(self.scale, name), space=space)
+        scale = space.expand(self.scale, name)
+        return type(self)(jnp.asarray(scale, space.origin.dtype), space, Mask(scale > 0))
 
     def around(self, location: PyTree) -> dist.Distribution:
         """Return the distribution of a parameter vector around `location`.
@@ -71,17 +71,27 @@ class Stage:
     @property
     def free(self) -> np.ndarray:
         """Mask of the coordinates that this stage moves, shape (d,)."""
-        return np.asarray(self.scale) > 0
+        return np.asarray(self.scale) > 0 if self._free is None else self._free.values
 
     @property
-    @abstractmethod
-    def variance(self) -> np.ndarray:
-        """Variance per coordinate, shape (d,)."""
+    def inverse_scale(self) -> Float[Array, " d"]:
+        """1 / scale where that is not 0, else 0."""
+        return jnp.where(self.free, 1 / jnp.where(self.free, self.scale, 1), 0)
 
-    @abstractmethod
+    @property
+    def variance(self) -> Float[Array | np.ndarray, " d"]:
+        """Variance per coordinate, shape (d,)."""
+        raise NotImplementedError
+
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
-    ) -> dist.Distribution: ...
+    ) -> dist.Distribution:
+        raise NotImplementedError
+
+
+def _as_numpy(x: Any) -> Array | np.ndarray:
+    """Outside of programs NumPy's array, whose operations compile nothing."""
+    return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
 class _Normal(dist.Normal):
@@ -102,9 +112,9 @@ class GaussianStage(Stage):
     """A Gaussian stage: the L2 prior. `scale` is the standard deviation."""
 
     @property
-    def variance(self) -> np.ndarray:
+    def variance(self) -> Float[Array | np.ndarray, " d"]:
         """Variance per coordinate, shape (d,)."""
-        return np.asarray(self.scale) ** 2
+        return _as_numpy(self.scale) ** 2
 
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
@@ -116,9 +126,9 @@ class LaplaceStage(Stage):
     """A Laplace stage: the L1 prior. `scale` is the mean absolute deviation."""
 
     @property
-    def variance(self) -> np.ndarray:
+    def variance(self) -> Float[Array | np.ndarray, " d"]:
         """Variance per coordinate, shape (d,)."""
-        return 2 * np.asarray(self.scale) ** 2
+        return 2 * _as_numpy(self.scale) ** 2
 
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]

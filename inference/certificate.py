@@ -10,9 +10,11 @@ Neither sees a basin that no annealed particle finds.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
+from inference.batches import over_points
 from inference.checks import About, Check, check_no_shift, mean_and_error
 from inference.kernels.density import log_second
 from inference.normalizer.conditional import annealed_draws
@@ -140,8 +142,9 @@ def _leading(shifts: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
 
 
 def _evaluated(model: TwoStageModel, pairs: tuple[Array, Array]) -> tuple[Array, Array]:
-    def one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        theta_1, theta = pair
-        return model.agreement.disagreement(theta), log_second(model, theta_1, theta)
+    return over_points(Partial(_at_pair, model), pairs, _BATCH)
 
-    return jax.jit(lambda pairs: jax.lax.map(one, pairs, batch_size=_BATCH))(pairs)
+
+def _at_pair(model: TwoStageModel, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    theta_1, theta = pair
+    return model.agreement.disagreement(theta), log_second(model, theta_1, theta)

@@ -61,7 +61,7 @@ def require_continuous(model: TwoStageModel, backend: str) -> None:
         )
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def _remainders(
     key: jax.Array, model: TwoStageModel, num_segments: int, num_parts: int, num_levels: int
 ) -> tuple[Float[Array, " n"], Float[Array, " n"], Float[Array, " n"]]:

@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from generative import TwoStageModel
+from inference.batches import over_points
 from inference.checks import Check
 from inference.doubling import Doubling
 from inference.estimate import Estimate
@@ -44,15 +47,13 @@ def answers(
     num_chains, num_draws, dimension = theta_2.shape
     kept = theta_2[:, :: max(1, num_draws // max_draws)]
     flat = kept.reshape(-1, dimension)
-    both = jax.jit(
-        lambda thetas: jax.lax.map(
-            lambda t: {name: model.answers(t, q) for name, q in model.questions.items()},
-            thetas,
-            batch_size=_BATCH,
-        )
-    )
-    values = jax.tree.map(np.asarray, both(jnp.asarray(flat)))
+    both = over_points(Partial(_answers_at, model), jnp.asarray(flat), _BATCH)
+    values = jax.tree.map(np.asarray, both)
     return {name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in values.items()}
+
+
+def _answers_at(model: TwoStageModel, theta: Array) -> dict[str, Array]:
+    return {name: model.answers(theta, inputs) for name, inputs in model.questions.items()}
 
 
 def build_tree(
@@ -142,9 +143,7 @@ def _answer_log_likelihood(model: TwoStageModel, theta_2: np.ndarray) -> dict[st
     if not model.data:
         return {}
     flat = jnp.asarray(theta_2.reshape(-1, theta_2.shape[-1]))
-    values = jax.jit(
-        lambda thetas: jax.lax.map(model.answer_log_likelihood, thetas, batch_size=_BATCH)
-    )(flat)
+    values = over_points(Partial(TwoStageModel.answer_log_likelihood, model), flat, _BATCH)
     return {
         name: np.asarray(value).reshape(*theta_2.shape[:2], *value.shape[1:])
         for name, value in values.items()

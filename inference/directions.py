@@ -7,8 +7,6 @@ active subspace of C (P. G. Constantine, E. Dow and Q. Wang, SIAM J. Sci. Comput
 doi:10.1137/130916138).
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +50,7 @@ def whitened_shift(
     return (theta_1 - np.asarray(model.space.origin)) * inverse
 
 
-@partial(jax.jit, static_argnums=(0,))
+@jax.jit
 def _whitened_gradients(model: TwoStageModel) -> Float[Array, "n d"]:
     key_1, key_2 = jax.random.split(jax.random.key(0))
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_GRADIENTS,))

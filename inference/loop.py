@@ -6,14 +6,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 from inference.progress import SILENT, Monitor
 
 _CHUNK, _MAX_NUMBERS = 100, 2**24
-
-Step = Callable[[PyTree], PyTree]
-Collect = Callable[[PyTree], dict[str, jax.Array]]
 
 
 class NonFiniteState(RuntimeError):
@@ -21,13 +19,14 @@ class NonFiniteState(RuntimeError):
 
 
 class Loop:
-    """Runs one transition kernel, compiled once, for any number of iterations.
+    """Runs one transition kernel, compiled once for its structure, for any number of iterations.
 
     Parameters
     ----------
-    step : callable
-        state -> state, for all chains at once.
-    collect : callable
+    step : Partial
+        state -> state, for all chains at once; the arrays that it was given are arguments of the
+        program, and the function at its heart must be one and the same for equal programs.
+    collect : Partial
         state -> {name: array of shape (chain, ...)}; `lp` must be among them.
     thinning : int
         Steps per collected draw.
@@ -41,38 +40,19 @@ class Loop:
 
     def __init__(
         self,
-        step: Step,
-        collect: Collect,
+        step: Partial,
+        collect: Partial,
         thinning: int = 1,
         monitor: Monitor = SILENT,
         describe: Callable[[PyTree], str] | None = None,
         check: Callable[[dict[str, np.ndarray], int, str], None] | None = None,
     ):
-        self._collect = collect
+        self._step, self._collect = step, collect
         self._check = check or _check_density
         self._describe = describe or (lambda state: "")
         self._monitor = monitor
         self.seconds = 0.0  # wall time of the last run
-
         self.thinning = thinning
-
-        @jax.jit
-        def run_chunk(
-            state: PyTree, length: jax.Array, thinning: jax.Array
-        ) -> tuple[PyTree, PyTree]:
-            def body(index: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-                state, buffer = carry
-                state = jax.lax.fori_loop(0, thinning, lambda _, s: step(s), state)
-                values = collect(state)
-                return state, jax.tree.map(lambda b, v: b.at[index].set(v), buffer, values)
-
-            shapes = jax.eval_shape(collect, state)
-            size = _chunk(shapes)
-            buffer = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
-            # Lengths are traced, so that a short last chunk compiles nothing anew.
-            return jax.lax.fori_loop(0, length, body, (state, buffer))
-
-        self._run_chunk = run_chunk
 
     def run(
         self, state: PyTree, num_iterations: int, label: str
@@ -100,7 +80,8 @@ class Loop:
         with self._monitor.bar(num_iterations, label, "draw", done) as bar:
             while done < num_iterations:
                 length = min(_chunk(shapes), num_iterations - done)
-                state, buffer = self._run_chunk(state, *map(jnp.asarray, (length, self.thinning)))
+                numbers = map(jnp.asarray, (length, self.thinning))
+                state, buffer = _run_chunk(self._step, self._collect, state, *numbers)
                 chunk = {name: np.asarray(value[:length]) for name, value in buffer.items()}
                 self._check(chunk, done, label)
                 chunks.append(chunk)
@@ -113,6 +94,23 @@ class Loop:
         self.seconds = time.perf_counter() - started
         joined = _joined(chunks) if chunks else {}
         return state, {name: np.swapaxes(value, 0, 1) for name, value in joined.items()}
+
+
+@jax.jit
+def _run_chunk(
+    step: Partial, collect: Partial, state: PyTree, length: jax.Array, thinning: jax.Array
+) -> tuple[PyTree, PyTree]:
+    def body(index: jax.Array, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+        state, buffer = carry
+        state = jax.lax.fori_loop(0, thinning, lambda _, s: step(s), state)
+        values = collect(state)
+        return state, jax.tree.map(lambda b, v: b.at[index].set(v), buffer, values)
+
+    shapes = jax.eval_shape(collect, state)
+    size = _chunk(shapes)
+    buffer = jax.tree.map(lambda x: jnp.zeros((size, *x.shape), x.dtype), shapes)
+    # Lengths are traced, so that a short last chunk compiles nothing anew.
+    return jax.lax.fori_loop(0, length, body, (state, buffer))
 
 
 def _check_density(values: dict[str, np.ndarray], done: int, label: str) -> None:

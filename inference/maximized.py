@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from generative import LaplaceStage, TwoStageModel
+from inference.batches import over_points
 from inference.certificate import check_fresh
 from inference.checks import Check
 from inference.estimate import Estimate
 from inference.evidence.laplace import laplace_evidence
-from inference.kernels.density import describe
+from inference.kernels.density import describe_pair
 from inference.kernels.dynamics import JointMetric
 from inference.ledger import bit_ledger
 from inference.maximum_tree import build_maximum_tree
@@ -158,9 +160,8 @@ def run_maximizer(
 
 
 def _described(model: TwoStageModel, found: Ascended) -> dict[str, np.ndarray]:
-    values = jax.jit(jax.vmap(lambda a, b: describe(model, a, b)))(
-        jnp.asarray(found.theta_1), jnp.asarray(found.theta_2)
-    )
+    pairs = (jnp.asarray(found.theta_1), jnp.asarray(found.theta_2))
+    values = over_points(Partial(describe_pair, model), pairs)
     return {name: np.asarray(value, np.float64) for name, value in values.items()}
 
 
@@ -171,7 +172,7 @@ def _log_normalizers(
     if model.dimension > _LARGEST_NORMALIZED and not model.agreement.is_tractable:
         return None
     number = len(found.theta_1)
-    strength = model.agreement.strength
+    strength = float(model.agreement.strength)
     keys = [statistics["lp"], strength * statistics["disagreement_theta_1"]]
     place = np.zeros(number, int)
     for start in range(number):
@@ -198,13 +199,17 @@ def _ledger(
     return bit_ledger(model, path, steps, seed, Estimate(-bits.value, bits.standard_error))
 
 
+def _moved(metric: JointMetric, residuals: Array) -> Array:
+    return jax.vmap(metric.covariance)(residuals)
+
+
 def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
     """Nats below the maximum by a quadratic model, half of g' Sigma g, with jackknife errors.
 
     Products of *different* stretches only: their noise averages out.
     """
     residuals = jnp.asarray(found.residuals)
-    moved = jax.jit(jax.vmap(jax.vmap(found.metric.covariance)))(residuals)
+    moved = over_points(Partial(_moved, found.metric), residuals)
     gram = np.asarray(
         jnp.einsum("sid,sjd->sij", residuals, moved, preferred_element_type=jnp.float64)
     )

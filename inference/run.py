@@ -5,13 +5,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from generative import InvalidInput, TwoStageModel
+from generative.parts import Parts
 from generative.user_code import traced
 from generative.values import require_integer
+from inference.batches import over_points
 from inference.checks import Check
 from inference.estimate import Estimate
 
@@ -96,7 +100,8 @@ class Run:
         chosen = flat[np.linspace(0, len(flat) - 1, min(num_draws, len(flat))).astype(int)]
         model = self.model
         traced("inputs", lambda theta: model.answers(theta, inputs), model.theta_0)
-        answers = np.asarray(jax.jit(jax.vmap(lambda t: model.answers(t, inputs)))(chosen))
+        at = Partial(_answers_to, model, Parts(inputs))
+        answers = np.asarray(over_points(at, jnp.asarray(chosen)))
         dims = ["sample", "head", "question", *[f"answer_{i}" for i in range(answers.ndim - 3)]]
         return xr.DataArray(answers, dims=dims, coords={"head": ["first", "second"]})
 
@@ -118,3 +123,7 @@ class Run:
         from inference.folder import load
 
         return load(Path(directory), model)
+
+
+def _answers_to(model: TwoStageModel, inputs: Parts, theta: Array) -> Array:
+    return model.answers(theta, inputs.whole)

@@ -4,10 +4,13 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Float
 
 from generative import TwoStageModel
+from inference.batches import over_points
 from inference.estimate import Estimate
+from inference.kernels.density import log_normalizer_at
 from inference.kernels.surrogate import agreement_potential, fit
 from inference.normalizer.repeated import few_runs
 from inference.normalizer.spread import LARGEST_SPREAD
@@ -39,13 +42,13 @@ def posterior_mean_cost(
     """
     exact = model.agreement.log_normalizer
     if exact is not None:
-        cost = -_over_draws(exact, theta_1)
+        cost = -_over_draws(Partial(log_normalizer_at, model), theta_1)
         return Estimate(float(cost.mean()), _mcse(cost), method="closed_form")
     key_fit, key_runs = jax.random.split(key)
     draws = theta_2.reshape(-1, model.dimension)
     draws = jnp.asarray(draws[_evenly(len(draws), _NUM_FIT_DRAWS)])
     stand_in = fit(key_fit, model, agreement_potential(model), draws, _NUM_FIT_POINTS)
-    control = -_over_draws(stand_in.log_normalizer, theta_1)
+    control = -_over_draws(Partial(type(stand_in).log_normalizer, stand_in), theta_1)
     flat = theta_1.reshape(-1, model.dimension)
     chosen = _evenly(len(flat), _NUM_POINTS)
     runs = few_runs(model, jnp.asarray(flat[chosen]), key_runs, _NUM_RUNS)
@@ -79,9 +82,11 @@ def _regressed(
     return float(residual.mean() + slope * control.mean()), float(error)
 
 
-def _over_draws(log_normalizer_fn, theta_1: np.ndarray) -> np.ndarray:  # noqa: ANN001 - a callable
+def _over_draws(
+    log_normalizer_fn: Partial, theta_1: Float[np.ndarray, "chain draw d"]
+) -> Float[np.ndarray, "chain draw"]:
     flat = jnp.asarray(theta_1.reshape(-1, theta_1.shape[-1]))
-    values = jax.jit(lambda x: jax.lax.map(log_normalizer_fn, x))(flat)
+    values = over_points(log_normalizer_fn, flat)
     return np.asarray(values, np.float64).reshape(theta_1.shape[:2])
 
 

@@ -19,10 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.tree_util import Partial
 from jaxtyping import Float
 
 from generative import TwoStageModel
+from generative.parts import Parts
 from generative.stages import GaussianStage, Stage
+from inference.batches import over_points
 from inference.normalizer.annealing import anneal
 
 
@@ -50,26 +53,19 @@ def prior_scores(
     dict
         `strength`, `first_scale`, `second_scale`.
     """
-    agreement, second = model.agreement, model.second_stage
-    score_of_scale = _scale_score_fn(second)
-
-    def means(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        key, a = pair
-        draws = anneal(key, model, a, num_particles).particles
-        costs = jax.vmap(agreement.disagreement)(draws)
-        return costs.mean(), score_of_scale(draws - a).mean()
-
     flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
     keys = jax.random.split(key, len(flat))
-    expected = jax.jit(lambda *x: jax.lax.map(means, x))(keys, flat)
+    means = Partial(_means, model, Parts(num_particles))
+    expected = over_points(means, (keys, flat))
     cost, shift = (np.asarray(x, np.float64).reshape(theta_1.shape[:2]) for x in expected)
-    own = jax.jit(lambda x: jax.lax.map(agreement.disagreement, x, batch_size=256))
-    disagreement = np.asarray(own(jnp.asarray(theta_2.reshape(-1, model.dimension))))
+    own = Partial(TwoStageModel.disagreement, model)
+    flat = jnp.asarray(theta_2.reshape(-1, model.dimension))
+    disagreement = np.asarray(over_points(own, flat, 256))
     origin = np.asarray(model.space.origin)
     return {
-        "strength": agreement.strength * (cost - disagreement.reshape(cost.shape)),
+        "strength": float(model.agreement.strength) * (cost - disagreement.reshape(cost.shape)),
         "first_scale": np.asarray(_scale_score_fn(model.first_stage)(theta_1 - origin)),
-        "second_scale": np.asarray(score_of_scale(theta_2 - theta_1)) - shift,
+        "second_scale": np.asarray(_scale_score_fn(model.second_stage)(theta_2 - theta_1)) - shift,
     }
 
 
@@ -108,9 +104,19 @@ def sensitivities(functionals: xr.Dataset, scores: xr.Dataset) -> xr.Dataset:
     )
 
 
+def _means(
+    model: TwoStageModel, num_particles: Parts, pair: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    """Means of C and of the score of the second scale over draws of q(. | theta_1)."""
+    key, a = pair
+    draws = anneal(key, model, a, num_particles.whole).particles
+    costs = jax.vmap(model.agreement.disagreement)(draws)
+    return costs.mean(), _scale_score_fn(model.second_stage)(draws - a).mean()
+
+
 def _scale_score_fn(stage: Stage) -> Callable[[jax.Array], jax.Array]:
     """Return the derivative of a log density by the log of a factor on all scales of its stage."""
     free = np.flatnonzero(stage.free)
-    scale = np.broadcast_to(stage.scale, stage.free.shape)[free]
+    scale = stage.scale[free]
     order = 2 if isinstance(stage, GaussianStage) else 1
     return lambda shift: ((jnp.abs(shift[..., free]) / scale) ** order - 1).sum(axis=-1)

@@ -4,6 +4,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
@@ -63,22 +65,18 @@ def linear_gaussian(
 
     linear = LinearResiduals(a, c)
 
-    def log_likelihood(theta: jnp.ndarray) -> jnp.ndarray:
-        error = (jnp.asarray(y) - jnp.asarray(b) @ theta) / noise
-        return -0.5 * jnp.sum(error**2) - num_observations * np.log(noise * np.sqrt(2 * np.pi))
-
     agreement: dict = {"residuals": linear}
     if not closed_form and form == "residuals":
-        agreement = {"residuals": lambda theta: linear(theta)}
+        agreement = {"residuals": Partial(_residuals, linear)}
     elif not closed_form:
-        agreement = {"disagreement": lambda theta: 0.5 * jnp.sum(linear(theta) ** 2)}
+        agreement = {"disagreement": Partial(_disagreement, linear)}
 
     model = TwoStageModel(
         theta_0=jnp.zeros(d),
         first_stage=GaussianStage(first_scale),
         second_stage=GaussianStage(second_scale),
         agreement_strength=agreement_strength,
-        log_likelihood=log_likelihood,
+        log_likelihood=Partial(_log_likelihood, jnp.asarray(b), jnp.asarray(y), noise),
         **agreement,
     )
     root = np.sqrt(agreement_strength)
@@ -88,6 +86,20 @@ def linear_gaussian(
     return Problem(
         "linear_gaussian", model, truth, "linear residuals, Gaussian everything; any d and m"
     )
+
+
+# Not an instance of LinearResiduals, which inference would recognise.
+def _residuals(linear: LinearResiduals, theta: Array) -> Array:
+    return linear(theta)
+
+
+def _disagreement(linear: LinearResiduals, theta: Array) -> Array:
+    return 0.5 * jnp.sum(linear(theta) ** 2)
+
+
+def _log_likelihood(b: Array, y: Array, noise: float, theta: Array) -> Array:
+    error = (y - b @ theta) / noise
+    return -0.5 * jnp.sum(error**2) - len(y) * np.log(noise * np.sqrt(2 * np.pi))
 
 
 def _truth(

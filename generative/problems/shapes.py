@@ -6,6 +6,8 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
+from jax.tree_util import Partial
+from jaxtyping import Array
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp as numpy_logsumexp
 from scipy.stats import norm
@@ -40,10 +42,6 @@ def gaussian_mixture(
     directions = np.random.default_rng(seed).normal(size=(num_modes, d))
     modes = separation * directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
-    def disagreement(theta: jnp.ndarray) -> jnp.ndarray:
-        squares = jnp.sum((theta - jnp.asarray(modes)) ** 2, axis=1)
-        return jnp.log(num_modes) - logsumexp(-0.5 * squares / width**2)
-
     def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
         squares = np.sum((np.asarray(theta_1)[..., None, :] - modes) ** 2, axis=-1)
         variance = 1 + width**2
@@ -51,7 +49,10 @@ def gaussian_mixture(
         return numpy_logsumexp(-0.5 * squares / variance, axis=-1) + log_share
 
     model = TwoStageModel(
-        jnp.zeros(d), GaussianStage(1.0), GaussianStage(1.0), disagreement=disagreement
+        jnp.zeros(d),
+        GaussianStage(1.0),
+        GaussianStage(1.0),
+        disagreement=Partial(_mixture, jnp.asarray(modes), width),
     )
     return Problem(
         "gaussian_mixture", model, _null_truth(d, log_normalizer), "separate modes of agreement"
@@ -79,9 +80,6 @@ def indicator(
     direction /= np.linalg.norm(direction)
     threshold = norm.isf(probability)
 
-    def disagreement(theta: jnp.ndarray) -> jnp.ndarray:
-        return jnp.where(jnp.asarray(direction) @ theta > threshold, 0.0, 1.0)
-
     def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
         beyond = threshold - np.asarray(theta_1) @ direction
         return np.logaddexp(norm.logsf(beyond), norm.logcdf(beyond) - agreement_strength)
@@ -91,7 +89,7 @@ def indicator(
         GaussianStage(1.0),
         GaussianStage(1.0),
         agreement_strength=agreement_strength,
-        disagreement=disagreement,
+        disagreement=Partial(_outside, jnp.asarray(direction), jnp.asarray(threshold)),
     )
     return Problem(
         "indicator", model, _null_truth(d, log_normalizer), "agreement in a half-space: a plateau"
@@ -108,9 +106,6 @@ def singular_product() -> Problem:
     the second has a kink wherever it is 0.
     """
 
-    def disagreement(theta: jnp.ndarray) -> jnp.ndarray:
-        return (theta[0] * theta[1] - _PRODUCT) ** 2 + jnp.abs(jnp.sin(theta[2]) - theta[3])
-
     def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
         a = np.moveaxis(np.asarray(theta_1, float), -1, 0)
         return _log_z_of_product(a[0], a[1]) + _log_z_of_sine(a[2], a[3])
@@ -120,7 +115,7 @@ def singular_product() -> Problem:
         GaussianStage(1.0),
         GaussianStage(1.0),
         agreement_strength=_SINGULAR_STRENGTH,
-        disagreement=disagreement,
+        disagreement=_valley_and_crease,
     )
     # C is even, so that theta_2 has mean 0 as well.
     truth = replace(
@@ -129,6 +124,19 @@ def singular_product() -> Problem:
     return Problem(
         "singular_product", model, truth, "a curved valley and a crease, no data; 1-d quadratures"
     )
+
+
+def _mixture(modes: Array, width: float, theta: Array) -> Array:
+    squares = jnp.sum((theta - modes) ** 2, axis=1)
+    return jnp.log(len(modes)) - logsumexp(-0.5 * squares / width**2)
+
+
+def _outside(direction: Array, threshold: Array, theta: Array) -> Array:
+    return jnp.where(direction @ theta > threshold, 0.0, 1.0)
+
+
+def _valley_and_crease(theta: Array) -> Array:
+    return (theta[0] * theta[1] - _PRODUCT) ** 2 + jnp.abs(jnp.sin(theta[2]) - theta[3])
 
 
 # Trapezoid rules for integrals against a standard normal. The fine one is for integrands with poles

@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
@@ -48,17 +50,13 @@ def spike_and_slab(
     )
     height = float(log_odds + slab_evidence - spike_evidence)
 
-    def log_likelihood(theta: jnp.ndarray) -> jnp.ndarray:
-        square = jnp.sum(theta**2)
-        return jnp.logaddexp(-0.5 * square / slab**2, height - 0.5 * square / spike**2)
-
     model = TwoStageModel(
         jnp.zeros(d),
         GaussianStage(1.0),
         GaussianStage(0.5),
-        residuals=first if closed_form else lambda theta: first(theta),
+        residuals=first if closed_form else Partial(LinearResiduals.__call__, first),
         agreement_strength=_STRENGTH,
-        log_likelihood=log_likelihood,
+        log_likelihood=Partial(_log_likelihood, slab, spike, height),
     )
     truth = Truth(
         log_evidence=float(np.logaddexp(slab_evidence, slab_evidence + log_odds)),
@@ -66,3 +64,8 @@ def spike_and_slab(
         mean_2=np.zeros(d),
     )
     return Problem("spike_and_slab", model, truth, "a first-order transition that stops tempering")
+
+
+def _log_likelihood(slab: float, spike: float, height: float, theta: Array) -> Array:
+    square = jnp.sum(theta**2)
+    return jnp.logaddexp(-0.5 * square / slab**2, height - 0.5 * square / spike**2)

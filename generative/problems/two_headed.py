@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array
+from jax.tree_util import Partial
+from jaxtyping import Array, Float
 
 from generative import networks
 from generative.errors import InvalidInput
@@ -134,24 +135,18 @@ class TwoHeaded:
             small.shape[1], self.scene, self.human, self.hidden
         )
         answers, inputs = self._data(sets)
-        order = slice(None) if self.first_head == "intended" else slice(None, None, -1)
-
-        def observation(theta: networks.TwoHeadedNetwork, inputs: tuple[Array, Array]) -> None:
-            questions, rationality = inputs
-            first = networks.logits(theta, questions)[order][0]
-            numpyro.sample("answers", dist.Bernoulli(logits=rationality * first))
-
+        is_swapped = self.first_head == "instrumental"
         first_stage, second_stage = self._stages(network)
         return TwoStageModel(
             theta_0=network,
             first_stage=first_stage,
             second_stage=second_stage,
-            residuals=lambda theta: networks.hellinger_residuals(theta, small),
+            residuals=Partial(_residuals, small),
             agreement_strength=self.strength_per_question * len(small),
-            observation=observation,
+            observation=Partial(_observation, is_swapped),
             data={"answers": answers},
             inputs=inputs,
-            heads=lambda theta, inputs: networks.heads(theta, inputs)[order],
+            heads=Partial(_heads, is_swapped),
             questions={name: jnp.asarray(cases.inputs) for name, cases in shown.items()},
             labels={name: cases.alice_label for name, cases in shown.items()},
             columns={name: cases.columns() for name, cases in shown.items()},
@@ -181,3 +176,25 @@ class TwoHeaded:
         # Equal variance: a Laplace scale is its standard deviation over sqrt(2).
         first, second = (LaplaceStage(networks.rescale(s, 0.5**0.5)) for s in scales)
         return first, second
+
+
+# Arrays and options as arguments: problems of equal shapes then share all programs.
+def _residuals(
+    questions: Float[Array, "n in"], network: networks.TwoHeadedNetwork
+) -> Float[Array, " 2n"]:
+    return networks.hellinger_residuals(network, questions)
+
+
+def _heads(
+    is_swapped: bool, network: networks.TwoHeadedNetwork, questions: Float[Array, "n in"]
+) -> Float[Array, "2 n"]:
+    answers = networks.heads(network, questions)
+    return answers[::-1] if is_swapped else answers
+
+
+def _observation(
+    is_swapped: bool, network: networks.TwoHeadedNetwork, inputs: tuple[Array, Array]
+) -> None:
+    questions, rationality = inputs
+    first = networks.logits(network, questions)[1 if is_swapped else 0]
+    numpyro.sample("answers", dist.Bernoulli(logits=rationality * first))

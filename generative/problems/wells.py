@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike, Float
+from jax.tree_util import Partial
+from jaxtyping import Array, ArrayLike, Float
 
 from generative.errors import InvalidInput
 from generative.model import TwoStageModel
@@ -106,24 +107,35 @@ class _Wells:
             raise InvalidInput("form", form, "residuals or disagreement")
         turn = np.eye(len(observed)) if rotation is None else rotation
 
-        def along(theta: jnp.ndarray) -> jnp.ndarray:
-            return theta if rotation is None else jnp.asarray(turn) @ theta
-
-        agreement: dict = {"residuals": lambda theta: (along(theta) ** 2 - 1) / jnp.sqrt(2.0)}
+        turned = None if rotation is None else jnp.asarray(turn)
         if form == "disagreement":
-            agreement = {
-                "disagreement": lambda theta: jnp.sum(self.disagreement(along(theta), jnp))
-            }
+            agreement = {"disagreement": Partial(_disagreement, self, turned)}
+        else:
+            agreement = {"residuals": Partial(_residuals, turned)}
         return TwoStageModel(
             theta_0=jnp.asarray(turn.T @ np.full(len(observed), self.theta_0)),
             first_stage=GaussianStage(self.first_scale),
             second_stage=GaussianStage(self.second_scale),
             agreement_strength=self.agreement_strength,
-            log_likelihood=lambda theta: jnp.sum(
-                self.log_likelihood(along(theta), jnp.asarray(observed))
-            ),
+            log_likelihood=Partial(_log_likelihood, self, turned, jnp.asarray(observed)),
             **agreement,
         )
+
+
+def _along(turn: Array | None, theta: Array) -> Array:
+    return theta if turn is None else turn @ theta
+
+
+def _residuals(turn: Array | None, theta: Array) -> Array:
+    return (_along(turn, theta) ** 2 - 1) / jnp.sqrt(2.0)
+
+
+def _disagreement(wells: _Wells, turn: Array | None, theta: Array) -> Array:
+    return jnp.sum(wells.disagreement(_along(turn, theta), jnp))
+
+
+def _log_likelihood(wells: _Wells, turn: Array | None, observed: Array, theta: Array) -> Array:
+    return jnp.sum(wells.log_likelihood(_along(turn, theta), observed))
 
 
 def double_well(form: Form = "disagreement") -> Problem:

@@ -1,12 +1,12 @@
 """What every backend is: a validated configuration, and a way to draw from the posterior."""
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import PyTree
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -142,13 +142,13 @@ class Sampler(Backend):
 
 
 def place(
-    step: Callable[[PyTree], PyTree], state: PyTree, method: ChainMethod, num_chains: int
-) -> tuple[Callable[[PyTree], PyTree], PyTree]:
+    step: Partial, state: PyTree, method: ChainMethod, num_chains: int
+) -> tuple[Partial, PyTree]:
     """Lay the chains out: all at once, one after the other, or over all devices.
 
     Parameters
     ----------
-    step : callable
+    step : Partial
         Works on one chain and on a batch of chains.
     state : pytree
         Leading axis: chains.
@@ -161,7 +161,7 @@ def place(
         If the chains do not divide over the devices.
     """
     if method == "sequential":
-        return lambda batch: jax.lax.map(step, batch), state
+        return Partial(jax.lax.map, step), state
     if method == "sharded":
         return step, shard(state, num_chains, "num_chains")
     return step, state

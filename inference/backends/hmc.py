@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import PyTree
 from numpyro.infer import NUTS
 from pydantic import Field
@@ -18,9 +19,12 @@ from inference.estimate import Estimate
 from inference.evidence.chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
+from inference.kernels.chain_kernel import start, sweeps
 from inference.kernels.choice import NegativeChoice, choose, without_rejection
 from inference.kernels.density import describe
-from inference.kernels.exchange import ExchangeState, TransportedExchange
+from inference.kernels.exchange import TransportedExchange
+from inference.kernels.exchange_kernel import ExchangeKernel
+from inference.kernels.exchange_state import ExchangeState
 from inference.kernels.joint import ExchangeHMC
 from inference.kernels.lag import MOST, moves_needed
 from inference.kernels.negative import NegativeSampler, RejectionNegative
@@ -155,10 +159,10 @@ class HMC(Sampler):
                 }
             )
 
-        step, state = place(
-            lambda s: kernel.sample(s, (model,), {}), state, self.chain_method, self.num_chains
-        )
-        loop = Loop(step, collect, self.thinning, monitor)
+        # NumPyro's kernel keeps functions of this model: another model compiles anew.
+        step = Partial(lambda s: kernel.sample(s, (model,), {}))
+        step, state = place(step, state, self.chain_method, self.num_chains)
+        loop = Loop(step, Partial(collect), self.thinning, monitor)
         state, _ = loop.run(state, -(-self.num_warmup // self.thinning), "warm-up")
         state, values = loop.run(state, self.num_draws, "draws")
         return Draws(
@@ -182,14 +186,9 @@ class HMC(Sampler):
         )
         key_start, key_moves, key_fresh = jax.random.split(key, 3)
         keys = jax.random.split(key_start, self.num_chains)
-        state = jax.jit(lambda k: kernel.init(k, 0))(keys)
-        step, state = place(kernel.sample, state, self.chain_method, self.num_chains)
-        log_z = model.agreement.log_normalizer
-
-        def collect(state: ExchangeState) -> dict[str, jax.Array]:
-            known = {} if log_z is None else {"log_normalizer": jax.vmap(log_z)(state.z["theta_1"])}
-            return collect_exchange(state) | known
-
+        state = start(kernel, keys, 0)
+        step, state = place(sweeps(kernel), state, self.chain_method, self.num_chains)
+        collect = Partial(collect_exchange, model)
         loop = Loop(step, collect, self.thinning, monitor, kernel.get_diagnostics_str)
         state = self._warm_up(kernel, loop, state, key_moves)
         state, values = loop.run(state, self.num_draws, "draws")
@@ -221,7 +220,6 @@ class HMC(Sampler):
         """Adapt in three phases: flat metrics, curved metrics, and the better of the two."""
         quarter = self.num_warmup // 4
         lengths = [quarter, quarter, self.num_warmup - 2 * quarter]
-        adapt = jax.jit(kernel.adapt)
         flat_tuning = state.tuning
         for phase, length in enumerate(lengths):
             iterations = -(-length // self.thinning)
@@ -234,7 +232,7 @@ class HMC(Sampler):
             }
             if phase == 0:
                 flat_tuning = state.tuning
-            state = adapt(state, late, flat_tuning, jnp.asarray(phase > 0))
+            state = _adapt(kernel, state, late, flat_tuning, jnp.asarray(phase > 0))
         if self.num_moves is None and values and not kernel.negative.is_exact:
             state = _with_moves(kernel, state, values, key)
         return state
@@ -274,6 +272,11 @@ class HMC(Sampler):
         draws.checks[0] = check_divergences(draws.values["diverging"])
 
 
+@jax.jit
+def _adapt(kernel: ExchangeKernel, state: ExchangeState, *arguments: PyTree) -> ExchangeState:
+    return kernel.adapt(state, *arguments)
+
+
 def _with_moves(
     kernel: TransportedExchange, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
 ) -> ExchangeState:
@@ -285,9 +288,11 @@ def _with_moves(
     return state._replace(num_moves=jnp.full_like(state.num_moves, number))
 
 
-def collect_exchange(state: ExchangeState) -> dict[str, jax.Array]:
+def collect_exchange(model: TwoStageModel, state: ExchangeState) -> dict[str, jax.Array]:
     """What a sweep's state contributes to the tree."""
-    return state.z | {
+    log_z = model.agreement.log_normalizer
+    known = {} if log_z is None else {"log_normalizer": jax.vmap(log_z)(state.z["theta_1"])}
+    return (known | state.z) | {
         "negative": state.negative,
         "lp": state.lp,
         "disagreement": state.disagreement,

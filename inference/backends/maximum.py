@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
+from generative.parts import Parts
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Polynomial
 from inference.kernels import langevin_chains as chains
@@ -115,11 +117,11 @@ class MaximumAPosteriori(WithNegativeSamples):
         )
         offset = _CONSTANT_SHARE * self.num_steps
         schedule = Polynomial(offset=offset, power=self.decay)
-        step = partial(chains.step_all, kernel, schedule)
-        collect = partial(_collect, kernel)
+        step = Partial(chains.step_all, kernel, Parts(schedule))
+        collect = Partial(chains.collect, kernel)
         early_collect = collect
         if not self._is_small(model):  # of large models, only the ascent's few records are kept
-            early_collect = partial(chains.collect_warmup, kernel, False)
+            early_collect = Partial(chains.collect_warmup, kernel)
         state, early = self._warm_up(kernel, step, early_collect, key_tune, state, monitor)
         number = self._num_records(model)
         thinning = max(1, self.num_steps // number)
@@ -197,12 +199,7 @@ def _averaged(kernel: Ascent, records: dict[str, np.ndarray]) -> tuple[Array, Ar
     return jnp.asarray(theta_1, origin.dtype), jnp.asarray(theta_2, origin.dtype)
 
 
-def _collect(kernel: Ascent, state: Chains) -> dict[str, Array]:
-    """Statistics and parameters of all starts."""
-    return chains.collect(kernel, True, state)
-
-
-@partial(jax.jit, static_argnums=(1, 5))
+@partial(jax.jit, static_argnums=5)
 def _hold(
     key: jax.Array,
     kernel: Ascent,

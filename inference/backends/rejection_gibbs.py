@@ -2,11 +2,13 @@
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 from pydantic import Field
 
 from generative import TwoStageModel
 from inference.backends.base import ChainMethod, Draws, Sampler, place
 from inference.checks import Check, check_divergences
+from inference.kernels.chain_kernel import start, sweeps
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel, RejectionGibbsState
 from inference.loop import Loop
 from inference.progress import SILENT, Monitor
@@ -44,9 +46,9 @@ class RejectionGibbs(Sampler):
         kernel = RejectionGibbsKernel(model, self.cap, self.max_num_steps)
         iterations = -(-self.num_warmup // self.thinning)
         keys = jax.random.split(key, self.num_chains)
-        state = jax.jit(lambda k: kernel.init(k, iterations * self.thinning))(keys)
-        step, state = place(kernel.sample, state, self.chain_method, self.num_chains)
-        loop = Loop(step, _collect, self.thinning, monitor, kernel.get_diagnostics_str)
+        state = start(kernel, keys, iterations * self.thinning)
+        step, state = place(sweeps(kernel), state, self.chain_method, self.num_chains)
+        loop = Loop(step, Partial(_collect), self.thinning, monitor, kernel.get_diagnostics_str)
         state, _ = loop.run(state, iterations, "warm-up")
         state, values = loop.run(state, self.num_draws, "draws")
         rate = float(np.max(np.asarray(state.num_capped))) / (self.num_draws * self.thinning)

@@ -1,14 +1,15 @@
 """Stochastic gradient Langevin dynamics with persistent negative samples."""
 
-from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
+from generative.parts import Parts
 from inference.backends.base import ChainMethod, Draws, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
@@ -92,13 +93,13 @@ class SGLD(WithNegativeSamples, Sampler):
         )
         step, state = self._placed(kernel, state)
         is_curved = self._chosen_metric(model) == "curved"
-        collect = partial(chains.collect_warmup, kernel, is_curved)
+        collect = Partial(chains.collect_draws if is_curved else chains.collect_warmup, kernel)
         state, _ = self._warm_up(kernel, step, collect, key_tune, state, monitor)
         thinning = self.thinning or int(
             np.clip(np.ceil(0.5 / float(state.tuning.step_size)), 1, _LARGEST_THINNING)
         )
         with_theta = self._num_kept(model) == self.num_draws
-        collect = partial(chains.collect, kernel, with_theta)
+        collect = Partial(chains.collect if with_theta else chains.collect_answers, kernel)
         loop = self._loop(kernel, step, collect, thinning, monitor)
         state = state._replace(step=jnp.zeros_like(state.step))
         state, draws = self._sample(kernel, loop, state, "draws")
@@ -165,9 +166,9 @@ class SGLD(WithNegativeSamples, Sampler):
 
     def _placed(self, kernel: Langevin, state: Chains) -> tuple[Any, Chains]:
         """Lay the chains out; with them, the step of all."""
-        step = partial(chains.step_all, kernel, self.schedule)
+        step = Partial(chains.step_all, kernel, Parts(self.schedule))
         if self.chain_method == "sequential":
-            return partial(chains.step_in_turn, kernel, self.schedule), state
+            return Partial(chains.step_in_turn, kernel, Parts(self.schedule)), state
         if self.chain_method == "vectorized":
             return step, state
         tuning, rest = state.tuning, state._replace(tuning=())

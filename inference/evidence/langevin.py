@@ -13,10 +13,11 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from inference.estimate import Estimate
-from inference.kernels.dynamics import LangevinState, LangevinTuning
+from inference.kernels.dynamics import LangevinState, LangevinTuning, Metric
 from inference.kernels.langevin import Langevin
 from inference.kernels.langevin_chains import read
 from inference.kernels.langevin_tuning import tempered_metric
@@ -69,16 +70,10 @@ def log_evidence_by_langevin(
     def spread(x: Array) -> Array:
         return jnp.broadcast_to(x[:NUM_CHAINS], (num_powers, NUM_CHAINS, *x.shape[1:]))
 
-    metrics = jax.jit(jax.vmap(lambda power: tempered_metric(tuning.metric, power)))(traced)
+    metrics = _tempered(tuning.metric, traced)
     keys = jax.random.split(key, (num_powers, NUM_CHAINS))
     state = _Ladder(jax.tree.map(spread, chain), keys, tuning._replace(metric=metrics))
-
-    def step(state: _Ladder) -> _Ladder:
-        return _stepped(kernel, traced, state)
-
-    def collect(state: _Ladder) -> dict[str, Array]:
-        return _collected(kernel, state)
-
+    step, collect = Partial(_stepped, kernel, traced), Partial(_collected, kernel)
     loop = Loop(step, collect, thinning, monitor)
     burn_in = max(1, int(_SHARE_OF_BURN_IN * num_draws))
     state, _ = loop.run(state, burn_in, "powers, burn-in")
@@ -114,6 +109,11 @@ def integrate_powers(
         float(means @ steps + margin),
         "thermodynamic",
     )
+
+
+@jax.jit
+def _tempered(metric: Metric, powers: Float[Array, " p"]) -> Metric:
+    return jax.vmap(tempered_metric, (None, 0))(metric, powers)
 
 
 def _stepped(kernel: Langevin, powers: Float[Array, " p"], state: _Ladder) -> _Ladder:

@@ -4,8 +4,6 @@ The precision there is prior plus curvatures of low rank: that of lambda C - L a
 sign, and minus that of log Z at theta_1. Its determinant needs two m x m matrices.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +67,7 @@ def laplace_evidence(
     )
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _log_determinant(
     key: jax.Array, model: TwoStageModel, theta_2: Array, negative: Array
 ) -> Float[Array, ""]:

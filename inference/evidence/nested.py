@@ -10,6 +10,7 @@ doi:10.1093/mnras/stab590). J. Skilling, Bayesian Analysis 1 (2006), doi:10.1214
 from functools import partial
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,10 +99,10 @@ class NestedRuns(NamedTuple):
         )
 
 
-class _Settings(NamedTuple):
+class _Settings(eqx.Module):
     recipe: Recipe
-    num_live: int
-    num_sweeps: int
+    num_live: int = eqx.field(static=True)
+    num_sweeps: int = eqx.field(static=True)
 
     @property
     def num_delete(self) -> int:
@@ -219,7 +220,7 @@ def _gathered(
     )
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _init(keys: jax.Array, settings: _Settings, particles: Particles) -> adaptive.AdaptiveNSState:
     def one(key: jax.Array, particles: Particles) -> adaptive.AdaptiveNSState:
         ties = jax.random.uniform(key, particles.log_likelihood.shape)
@@ -235,7 +236,7 @@ def _init(keys: jax.Array, settings: _Settings, particles: Particles) -> adaptiv
     return jax.vmap(one)(keys, particles)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _advance(
     keys: jax.Array,
     settings: _Settings,
@@ -307,7 +308,7 @@ def _point(
     return StateWithLogLikelihood(position, zero, value, birth + zero)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _refitted(
     key: jax.Array, recipe: Recipe, state: adaptive.AdaptiveNSState, tuning: Tuning
 ) -> Tuning:

@@ -3,7 +3,6 @@
 Independent runs follow its plan: what a run chose from its own particles would bias its evidence.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -217,7 +216,7 @@ def _sweeps_for(correlation: float) -> int:
     return int(np.clip(np.ceil(np.log(_CORRELATION_LEFT) / kept), 1, _MAX_SWEEPS))
 
 
-@partial(jax.jit, static_argnums=(0,))
+@jax.jit
 def _correlation(recipe: Recipe, before: Particles, after: Particles) -> Array:
     """Largest correlation over particles of L, C and distances, before and after."""
     model = recipe.model

@@ -8,12 +8,14 @@ does not cancel, and weights between powers depend on L(theta_2) alone.
 from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
+from generative.parts import Data
 from inference.kernels.density import describe
 from inference.kernels.exchange_state import Tuning
 from inference.kernels.joint import ExchangeHMC
@@ -42,8 +44,8 @@ class Particles(NamedTuple):
     log_likelihood: Float[Array, " n"]
 
 
-class Recipe(NamedTuple):
-    """What stays the same in all moves of a population; hashable, so that it can be static.
+class Recipe(Data):
+    """What stays the same in all moves of a population.
 
     Attributes
     ----------
@@ -54,7 +56,7 @@ class Recipe(NamedTuple):
 
     model: TwoStageModel
     negative: NegativeSampler
-    max_num_steps: int
+    max_num_steps: int = eqx.field(static=True)
 
     def kernel(self, power: Float[Array, ""] | float) -> ExchangeHMC:
         """Kernel whose target is tempered to a power of the likelihood."""
@@ -92,7 +94,7 @@ class SweepInfo(NamedTuple):
     diverging: Bool[Array, " n"]
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def sweep(
     key: jax.Array,
     recipe: Recipe,
@@ -135,7 +137,7 @@ def sweep(
     return jax.lax.fori_loop(0, num_sweeps, body, start)
 
 
-@partial(jax.jit, static_argnums=(1, 6))
+@partial(jax.jit, static_argnums=6)
 def adapt_steps(
     key: jax.Array,
     recipe: Recipe,
@@ -157,7 +159,7 @@ def adapt_steps(
     return jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def refit(
     key: jax.Array,
     recipe: Recipe,
@@ -238,6 +240,6 @@ def described(
     return {"theta_1": theta_1, "theta_2": theta_2, **named}
 
 
-@partial(jax.jit, static_argnums=(0,))
+@jax.jit
 def _statistics(model: TwoStageModel, pair: tuple[Array, Array]) -> dict[str, Array]:
     return jax.lax.map(lambda x: describe(model, *x), pair, batch_size=_BATCH)

@@ -5,7 +5,7 @@ Each theta_1 keeps its own draws: weights that compared different theta_1 would 
 Z(theta_1), which is another evidence.
 """
 
-from functools import partial
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -117,7 +117,7 @@ def prior_sampler(recipe: Recipe, key: jax.Array) -> PriorSampler:
                 f"{max(float(deviation), 1e-12):.1g} nats"
             )
             if float(deviation) <= _EXACT_WITHIN:
-                recipe = recipe._replace(negative=ReferenceNegative())
+                recipe = replace(recipe, negative=ReferenceNegative())
                 note += "; so were negative samples"
             return PriorSampler(recipe, stand_in, note)
     return annealed_prior(recipe)
@@ -129,7 +129,7 @@ def annealed_prior(recipe: Recipe) -> PriorSampler:
     return PriorSampler(recipe, None, note)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _exact(keys: jax.Array, recipe: Recipe, theta_1: Float[Array, "n d"]) -> Particles:
     model = recipe.model
     flat, one = surrogates.flat(model), jnp.ones((), theta_1.dtype)
@@ -146,7 +146,7 @@ def _exact(keys: jax.Array, recipe: Recipe, theta_1: Float[Array, "n d"]) -> Par
     return populate(model, theta_1, theta_2, negative)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _from_stand_in(
     keys: jax.Array,
     model: TwoStageModel,
@@ -158,7 +158,7 @@ def _from_stand_in(
     return populate(model, theta_1, sample(key_2, theta_1), sample(key_w, theta_1))
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _stand_in(key: jax.Array, model: TwoStageModel) -> tuple[LinearGaussianAgreement, Array]:
     """Fit a stand-in for q to annealed draws; with it, the range of its log weights, nats."""
     key_1, key_anneal, key_fit, key_check = jax.random.split(key, 4)
@@ -175,7 +175,7 @@ def _stand_in(key: jax.Array, model: TwoStageModel) -> tuple[LinearGaussianAgree
     return stand_in, _range_of_weights(model, stand_in, jnp.concatenate([own, draws]))
 
 
-@partial(jax.jit, static_argnums=(0,))
+@jax.jit
 def _range_of_weights(
     model: TwoStageModel, stand_in: LinearGaussianAgreement, draws: Float[Array, "n d"]
 ) -> Float[Array, ""]:

@@ -8,7 +8,6 @@ the moves are exact. Runs are averaged as lognormal variables. P. Del Moral, A. 
 J. R. Stat. Soc. B 68 (2006), doi:10.1111/j.1467-9868.2006.00553.x.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -169,7 +168,7 @@ def by_run(flat: Particles, num_runs: int) -> Particles:
     return jax.tree.map(lambda x: x.reshape(num_runs, -1, *x.shape[1:]), flat)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def advance(
     key: jax.Array,
     recipe: Recipe,

@@ -7,15 +7,15 @@ the Langevin chains. Laplace stages, whose optimum sits on kinks, take a proxima
 u = theta_1 - theta_0 and v = theta_2 - theta_1, in which both priors are separable.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from generative import LaplaceStage, TwoStageModel
+from generative.parts import Data
 from generative.stages import Stage
 from inference.kernels.density import share
 from inference.kernels.dynamics import LangevinState, LangevinTuning, tamed
@@ -27,8 +27,7 @@ _LARGEST_STEP = 0.5
 Rule = Literal["stochastic_approximation", "alternating"]
 
 
-@dataclass(frozen=True)
-class Ascent:
+class Ascent(Data):
     """Pure functions for one start; a :class:`~inference.kernels.dynamics.Dynamics`.
 
     Parameters
@@ -42,7 +41,7 @@ class Ascent:
     """
 
     langevin: Langevin
-    rule: Rule = "stochastic_approximation"
+    rule: Rule = eqx.field(static=True, default="stochastic_approximation")
 
     @property
     def model(self) -> TwoStageModel:
@@ -184,11 +183,10 @@ def _stage_step(stage: Stage, x: Array, size: Array, force: Array) -> Float[Arra
 
 def _least_subgradient(stage: Stage, x: Array, force: Array) -> Float[Array, " d"]:
     """Subgradient of force' x + log density closest to 0, on what the stage moves."""
-    scale = np.asarray(stage.scale)
-    inverse = jnp.asarray(np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0), x.dtype)
+    inverse = stage.inverse_scale
     if isinstance(stage, LaplaceStage):
         at_kink = force - jnp.clip(force, -inverse, inverse)
         found = jnp.where(x == 0, at_kink, force - jnp.sign(x) * inverse)
     else:
         found = force - x * inverse**2
-    return jnp.where(scale > 0, found, 0)
+    return jnp.where(stage.free, found, 0)

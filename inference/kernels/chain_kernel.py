@@ -4,11 +4,17 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import jax
+from jax.tree_util import Partial
+from jaxtyping import Array, Int
 from numpyro.infer.mcmc import MCMCKernel
 
+from generative.parts import Data
 
-class ChainKernel(MCMCKernel):
+
+class ChainKernel(Data, MCMCKernel):
     """Abstract: `_init` and `_sweep` of one chain; batches of keys and states are mapped over.
+
+    A kernel is a pytree: programs take it, with the model that it holds, as an argument.
 
     The state has a field `z`, the draw, and a field `i`, the iteration.
     """
@@ -44,3 +50,14 @@ class ChainKernel(MCMCKernel):
     @abstractmethod
     def _sweep(self, state: Any) -> Any:
         """Make one sweep of one chain."""
+
+
+@jax.jit
+def start(kernel: ChainKernel, keys: jax.Array, num_warmup: int | Int[Array, ""]) -> Any:
+    """Start a chain per key."""
+    return kernel.init(keys, num_warmup)
+
+
+def sweeps(kernel: ChainKernel) -> Partial:
+    """Return the step of a loop: one sweep of all chains."""
+    return Partial(type(kernel).sample, kernel)

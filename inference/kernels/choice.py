@@ -1,6 +1,5 @@
 """How negative samples are made: exactly where that is affordable, else by what crosses basins."""
 
-from functools import partial
 from typing import Literal
 
 import jax
@@ -120,8 +119,7 @@ def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
     longest = int(np.argmax(np.asarray(schedules.length)))
     length = int(schedules.length[longest])
     temperatures, step_sizes = (
-        tuple(np.asarray(x[longest, :length], float).tolist())
-        for x in (schedules.temperatures, schedules.step_sizes)
+        x[longest, :length] for x in (schedules.temperatures, schedules.step_sizes)
     )
     return AnnealedNegative(temperatures, step_sizes, _NUM_PARTICLES)
 
@@ -144,12 +142,12 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     return compare_draws(model, "crossing", at, found, fresh, "moved and fresh draws of q").passed
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _schedules(keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"]) -> Schedule:
     return jax.vmap(lambda k, t: anneal(k, model, t, _NUM_SCHEDULED).schedule)(keys, theta_1)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@jax.jit
 def _moved(
     keys: jax.Array,
     model: TwoStageModel,
@@ -167,13 +165,14 @@ def _moved(
 
 def _operations(model: TwoStageModel) -> float:
     """Floating-point operations of one proposal; counted, not timed, so that choices repeat."""
-
-    def propose(key: jax.Array) -> Array:
-        theta = model.second_stage.around(model.space.origin).sample(key)
-        return model.agreement.disagreement(theta)
-
-    cost = jax.jit(propose).lower(jax.random.key(0)).cost_analysis() or {}
+    cost = _propose.lower(model, jax.random.key(0)).cost_analysis() or {}
     return max(float(cost.get("flops", 0.0)), 1.0)
+
+
+@jax.jit
+def _propose(model: TwoStageModel, key: jax.Array) -> Float[Array, ""]:
+    theta = model.second_stage.around(model.space.origin).sample(key)
+    return model.agreement.disagreement(theta)
 
 
 def _pilot_tries(model: TwoStageModel) -> float:
@@ -182,7 +181,7 @@ def _pilot_tries(model: TwoStageModel) -> float:
     return 1 / worst if worst > 0 else np.inf
 
 
-@partial(jax.jit, static_argnums=(0,))
+@jax.jit
 def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
     key_1, key_2 = jax.random.split(jax.random.key(0))
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))

@@ -93,6 +93,10 @@ class ConstrainedHMC(ExchangeKernel):
         Coordinate in [0, 1] that breaks ties of L.
     """
 
+    full_model: TwoStageModel
+    floor: Float[Array, ""]
+    tie: Float[Array, ""]
+
     def __init__(
         self,
         model: TwoStageModel,

@@ -53,3 +53,13 @@ def describe(model: TwoStageModel, theta_1: jax.Array, theta_2: jax.Array) -> di
     if model.agreement.log_normalizer is not None:
         statistics["log_normalizer"] = model.agreement.log_normalizer(theta_1)
     return statistics
+
+
+def describe_pair(model: TwoStageModel, pair: tuple[Vector, Vector]) -> dict[str, jax.Array]:
+    """Statistics of one draw, given as a pair; for maps over points."""
+    return describe(model, *pair)
+
+
+def log_normalizer_at(model: TwoStageModel, theta_1: Vector) -> Scalar:
+    """Log Z(theta_1), nats, of a model that has it in closed form."""
+    return model.agreement.log_normalizer(theta_1)

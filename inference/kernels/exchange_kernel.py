@@ -1,5 +1,6 @@
 """What the kernels that deal with an unknown Z(theta_1) by the exchange ratio have in common."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -44,6 +45,14 @@ class ExchangeKernel(ChainKernel):
     omit_normalizer : bool
         True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
     """
+
+    model: TwoStageModel
+    negative: NegativeSampler
+    num_moves: int = eqx.field(static=True)
+    max_num_steps: int = eqx.field(static=True)
+    target_acceptance: float = eqx.field(static=True)
+    transport: bool = eqx.field(static=True)
+    omit_normalizer: bool = eqx.field(static=True)
 
     def __init__(
         self,

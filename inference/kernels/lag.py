@@ -9,8 +9,6 @@ with no need to know the mean of g given theta_1. A basin that w never leaves is
 is what fresh draws are for (:mod:`inference.certificate`).
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +64,7 @@ def _extrapolated(correlation: Float[np.ndarray, " k"]) -> int:
     return int(np.ceil((below[0] + 1) * np.log(_LEFT) / np.log(left)))
 
 
-@partial(jax.jit, static_argnums=(0,))
+@jax.jit
 def _variogram(
     kernel: ExchangeKernel,
     keys: jax.Array,

@@ -22,16 +22,16 @@ Math. Res. Express 2013, doi:10.1093/amrx/abs010), at no cost. It is y that has 
 and no accept step may act on x: a Metropolis step there would bring back the bias of order h.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from generative import TwoStageModel
+from generative.parts import Data
 from inference.kernels.density import log_first, log_second, share
 from inference.kernels.dynamics import LangevinState, LangevinTuning, largest_step, tamed
 
@@ -40,8 +40,7 @@ READ = 2**20
 Estimator = Literal["control", "score"]
 
 
-@dataclass(frozen=True)
-class Langevin:
+class Langevin(Data):
     """A pair of pure functions, `init` and `step`, for one chain.
 
     Parameters
@@ -62,11 +61,11 @@ class Langevin:
     """
 
     model: TwoStageModel
-    averaged: bool = True
-    estimator: Estimator = "control"
-    batch_size: int | None = None
-    held: str | None = None
-    omit_normalizer: bool = False
+    averaged: bool = eqx.field(static=True, default=True)
+    estimator: Estimator = eqx.field(static=True, default="control")
+    batch_size: int | None = eqx.field(static=True, default=None)
+    held: str | None = eqx.field(static=True, default=None)
+    omit_normalizer: bool = eqx.field(static=True, default=False)
 
     def init(
         self,
@@ -214,7 +213,7 @@ class Langevin:
         """Squared gradient by theta_2: its mean over draws is the mean curvature."""
         return self.gradient(state.theta_1, state.theta_2, key)[1] ** 2
 
-    @cached_property
+    @property
     def _is_held(self) -> np.ndarray:
         mask = np.zeros(self.model.dimension, bool)
         for name, block in self.model.space.blocks.items():

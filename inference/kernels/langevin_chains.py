@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
+from generative.parts import Parts
 from inference.kernels.density import describe
 from inference.kernels.dynamics import Dynamics, LangevinState, LangevinTuning, Metric
 from inference.kernels.langevin import READ
@@ -42,7 +43,7 @@ class Chains(NamedTuple):
     tuning: LangevinTuning
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@partial(jax.jit, static_argnums=2)
 def start(keys: jax.Array, kernel: Dynamics, num_negatives: int) -> LangevinState:
     """Draw the first states: annealed under theta_1 from p1, where that is affordable."""
     model = kernel.model
@@ -61,12 +62,12 @@ def start(keys: jax.Array, kernel: Dynamics, num_negatives: int) -> LangevinStat
     return jax.vmap(one)(keys)
 
 
-def step_all(kernel: Dynamics, schedule: Callable[[Array], Array], state: Chains) -> Chains:
-    """Make one step of every chain."""
+def step_all(kernel: Dynamics, schedule: Parts, state: Chains) -> Chains:
+    """Make one step of every chain; the schedule, of the step's number, is in parts."""
 
     def one(key: jax.Array, chain: LangevinState, step: Array) -> tuple[jax.Array, LangevinState]:
         key, key_step = jax.random.split(key)
-        scale = jnp.where(step < 0, 1.0, schedule(jnp.maximum(step, 0)))
+        scale = jnp.where(step < 0, 1.0, schedule.whole(jnp.maximum(step, 0)))
         scale = scale.astype(chain.theta_1.dtype)
         return key, kernel.step(key_step, chain, state.tuning, scale)[0]
 
@@ -74,7 +75,7 @@ def step_all(kernel: Dynamics, schedule: Callable[[Array], Array], state: Chains
     return state._replace(chain=chain, rng_key=keys, step=state.step + 1)
 
 
-def step_in_turn(kernel: Dynamics, schedule: Callable[[Array], Array], state: Chains) -> Chains:
+def step_in_turn(kernel: Dynamics, schedule: Parts, state: Chains) -> Chains:
     """Make one step of one chain after the other: less memory."""
     tuning = state.tuning
 
@@ -86,20 +87,36 @@ def step_in_turn(kernel: Dynamics, schedule: Callable[[Array], Array], state: Ch
     return jax.lax.map(one, state._replace(tuning=()))._replace(tuning=tuning)
 
 
-def collect(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Array]:
-    """Statistics of all chains, with the parameters, or else with both heads' answers."""
+def collect(kernel: Dynamics, state: Chains) -> dict[str, Array]:
+    """Statistics of all chains, with their parameters."""
+    return _collected(kernel, state, _parameters)
 
+
+def collect_answers(kernel: Dynamics, state: Chains) -> dict[str, Array]:
+    """Statistics of all chains, with both heads' answers in place of the parameters."""
+    return _collected(kernel, state, lambda point: _answers(kernel.model, point))
+
+
+def collect_warmup(kernel: Dynamics, state: Chains) -> dict[str, Array]:
+    """What shows a runaway chain."""
+    values = collect(kernel, state)
+    return {name: values[name] for name in ("lp", "squared_distance_1", "squared_distance_2")}
+
+
+def collect_draws(kernel: Dynamics, state: Chains) -> dict[str, Array]:
+    """What shows a runaway chain, and draws to which a metric can be fitted."""
+    values = collect(kernel, state)
+    drawn = {name: values[name] for name in ("theta_2", "negative")}
+    return collect_warmup(kernel, state) | drawn
+
+
+def _collected(
+    kernel: Dynamics, state: Chains, kept: Callable[[LangevinState], dict[str, Array]]
+) -> dict[str, Array]:
     def one(key: jax.Array, chain: LangevinState) -> dict[str, Array]:
         point = read(kernel, key, chain, state.tuning)
-        kept = {"theta_1": point.theta_1, "theta_2": point.theta_2}
-        kept |= {"negative": point.negative[0]}
-        if not with_theta:
-            kept = {
-                f"answers_{name}": kernel.model.answers(point.theta_2, inputs)
-                for name, inputs in kernel.model.questions.items()
-            }
         costs = jax.vmap(kernel.model.agreement.disagreement)(point.negative)
-        return kept | {
+        return kept(point) | {
             **describe(kernel.model, point.theta_1, point.theta_2),
             **_distances(kernel.model, point),
             "disagreement_negative": costs.mean(),
@@ -111,15 +128,22 @@ def collect(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Arra
     return jax.vmap(one)(state.rng_key, state.chain)
 
 
-def collect_warmup(kernel: Dynamics, with_theta: bool, state: Chains) -> dict[str, Array]:
-    """What shows a runaway chain; where a metric is to be fitted, draws as well."""
-    values = collect(kernel, True, state)
-    names = ["lp", "squared_distance_1", "squared_distance_2"]
-    names += ["theta_2", "negative"] if with_theta else []
-    return {name: values[name] for name in names}
+def _parameters(point: LangevinState) -> dict[str, Array]:
+    return {
+        "theta_1": point.theta_1,
+        "theta_2": point.theta_2,
+        "negative": point.negative[0],
+    }
 
 
-@partial(jax.jit, static_argnums=(0,))
+def _answers(model: TwoStageModel, point: LangevinState) -> dict[str, Array]:
+    return {
+        f"answers_{name}": model.answers(point.theta_2, inputs)
+        for name, inputs in model.questions.items()
+    }
+
+
+@jax.jit
 def read_all(kernel: Dynamics, state: Chains) -> LangevinState:
     """Draw the states that :func:`collect` describes."""
     return jax.vmap(lambda k, c: read(kernel, k, c, state.tuning))(state.rng_key, state.chain)
@@ -168,10 +192,10 @@ def runaway(model: TwoStageModel, values: dict[str, np.ndarray]) -> tuple[int, i
     return None
 
 
-fitted = jax.jit(fitted_metric, static_argnums=(1, 4))
+fitted = jax.jit(fitted_metric, static_argnums=4)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def mean_squares(
     key: jax.Array, kernel: Dynamics, chain: LangevinState
 ) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
@@ -181,7 +205,7 @@ def mean_squares(
     return jax.tree.map(lambda x: x.mean(axis=0), squares)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def typical_steps(
     key: jax.Array, kernel: Dynamics, metric: Metric, chain: LangevinState
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:

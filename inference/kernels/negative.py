@@ -1,14 +1,15 @@
 """Negative samples: draws w ~ q(. | theta_1) that stand in for Z(theta_1) in the exchange ratio."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from generative.agreement import rejection_sample
+from generative.parts import Data
 from inference.kernels.density import log_agreeing
 from inference.kernels.independence import independence_step
 from inference.kernels.reference_hmc import reference_hmc
@@ -18,8 +19,7 @@ from inference.normalizer.conditional import conditional_sweep
 from inference.normalizer.path import Path
 
 
-@dataclass(frozen=True)
-class NegativeSampler:
+class NegativeSampler(Data):
     """How a negative sample under theta_1 is made."""
 
     @property
@@ -50,7 +50,6 @@ class NegativeSampler:
         """Return w, the mean acceptance rate of its moves, and whether it was found."""
 
 
-@dataclass(frozen=True)
 class ClosedFormNegative(NegativeSampler):
     """Draw from q(. | theta_1) where it is Gaussian."""
 
@@ -64,7 +63,6 @@ class ClosedFormNegative(NegativeSampler):
         return draw, jnp.ones((), start.dtype), jnp.ones((), bool)
 
 
-@dataclass(frozen=True)
 class ReferenceNegative(NegativeSampler):
     """Draw from the metric's own Gaussian, where that was found to be q(. | theta_1) itself."""
 
@@ -77,7 +75,6 @@ class ReferenceNegative(NegativeSampler):
         return metric.sample(key, theta_1), jnp.ones((), start.dtype), jnp.ones((), bool)
 
 
-@dataclass(frozen=True)
 class RejectionNegative(NegativeSampler):
     """Propose from p2(. | theta_1) until the heads agree: exact, at 1 / Z proposals.
 
@@ -87,7 +84,7 @@ class RejectionNegative(NegativeSampler):
         Proposals after which the draw fails; the kernel counts that, and rejects the move.
     """
 
-    cap: int = 20_000
+    cap: int = eqx.field(static=True, default=20_000)
 
     @property
     def is_exact(self) -> bool:
@@ -100,7 +97,6 @@ class RejectionNegative(NegativeSampler):
         return jnp.where(found, draw, start), jnp.ones((), start.dtype), found
 
 
-@dataclass(frozen=True)
 class PersistentNegative(NegativeSampler):
     """Move the last negative sample under the new theta_1: a fresh proposal, then HMC, repeatedly.
 
@@ -113,7 +109,7 @@ class PersistentNegative(NegativeSampler):
         Leapfrog steps of one move, at most.
     """
 
-    max_num_steps: int = 32
+    max_num_steps: int = eqx.field(static=True, default=32)
 
     @property
     def is_exact(self) -> bool:
@@ -143,7 +139,6 @@ class PersistentNegative(NegativeSampler):
         return w, total / num_moves, jnp.ones((), bool)
 
 
-@dataclass(frozen=True)
 class AnnealedNegative(NegativeSampler):
     """Move the last negative sample by conditional SMC under the new theta_1: it crosses basins.
 
@@ -152,15 +147,15 @@ class AnnealedNegative(NegativeSampler):
 
     Parameters
     ----------
-    temperatures, step_sizes : tuples of float
+    temperatures, step_sizes : arrays, shape (t,)
         Of one schedule, for every theta_1.
     num_particles : int
         Too few, and the start is remembered: about one over this number of it in a sweep.
     """
 
-    temperatures: tuple[float, ...]
-    step_sizes: tuple[float, ...]
-    num_particles: int = 16
+    temperatures: Float[Array, " t"]
+    step_sizes: Float[Array, " t"]
+    num_particles: int = eqx.field(static=True, default=16)
 
     @property
     def is_exact(self) -> bool:
@@ -175,8 +170,7 @@ class AnnealedNegative(NegativeSampler):
     def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
         path = Path(model, theta_1, flat(model))
         number = len(self.temperatures)
-        arrays = (jnp.asarray(x) for x in (self.temperatures, self.step_sizes))
-        schedule = Schedule(*arrays, jnp.asarray(number))
+        schedule = Schedule(self.temperatures, self.step_sizes, jnp.asarray(number))
 
         def sweep(index: Array, w: Array) -> Array:
             key_sweep = jax.random.fold_in(key, index)

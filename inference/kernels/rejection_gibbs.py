@@ -9,6 +9,7 @@ V. Rao, L. Lin and D. Dunson, Biometrika 103 (2016), doi:10.1093/biomet/asw005.
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -73,8 +74,9 @@ class RejectionGibbsKernel(ChainKernel):
         Leapfrog steps of one move of theta_2, at most.
     """
 
-    def __init__(self, model: TwoStageModel, cap: int = 2000, max_num_steps: int = 32):
-        self.model, self.cap, self.max_num_steps = model, cap, max_num_steps
+    model: TwoStageModel
+    cap: int = eqx.field(static=True, default=2000)
+    max_num_steps: int = eqx.field(static=True, default=32)
 
     def get_diagnostics_str(self, state: RejectionGibbsState) -> str:
         """Return the number of proposals, and C."""

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from generative import LaplaceStage, LinearGaussianAgreement, TwoStageModel
@@ -157,11 +156,8 @@ def _curvatures(
 ) -> tuple[Float[Array, " r"], Float[Array, "d r"], Float[Array, " d"], Float[Array, " d"]]:
     """Leading eigenpairs of the mean curvature, whitened by the prior; its scales and inverse."""
     # Whitening by the prior makes "largest curvature" meaningful across blocks.
-    variance = np.asarray(model.first_stage.variance + model.second_stage.variance)
-    spread = jnp.asarray(np.sqrt(variance), points.dtype)
-    inverse_spread = jnp.asarray(
-        np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1)), 0), points.dtype
-    )
+    spread = jnp.sqrt(model.first_stage.variance + model.second_stage.variance)
+    inverse_spread = jnp.where(spread > 0, 1 / jnp.where(spread > 0, spread, 1), 0)
 
     def whitened(direction: Array) -> Array:
         along = jax.vmap(potential.curvature, (0, None))(points, spread * direction)
@@ -184,8 +180,8 @@ def score(
     value = surrogate.score(theta_1)
     if not isinstance(model.second_stage, LaplaceStage):
         return value
-    scale = np.asarray(model.second_stage.scale)
-    bound = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), np.inf).astype(value.dtype)
+    stage = model.second_stage
+    bound = jnp.where(stage.free, stage.inverse_scale, jnp.inf)
     return jnp.clip(value, -bound, bound)
 
 

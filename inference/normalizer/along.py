@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from generative import GaussianConditional, InvalidInput, TwoStageModel
-from inference.batches import in_flight
+from inference.batches import in_flight, over_points
 from inference.estimate import Estimate
-from inference.kernels.density import log_agreeing
+from inference.kernels.density import log_agreeing, log_normalizer_at
 from inference.kernels.independence import independence_step
 from inference.kernels.surrogate import flat
 from inference.normalizer.annealing import anneal
@@ -82,9 +83,9 @@ def log_normalizer_along(
         if value < least:
             raise InvalidInput(name, value, f"an integer >= {least}")
     points = jnp.asarray(points)
-    exact = model.agreement.log_normalizer
-    if exact is not None:
-        values = np.asarray(jax.jit(lambda x: jax.lax.map(exact, x))(points), np.float64)
+    if model.agreement.is_tractable:
+        exact = Partial(log_normalizer_at, model)
+        values = np.asarray(over_points(exact, points), np.float64)
         return Estimate(values - values[0], np.zeros(len(values)), method="closed_form")
     check_disagreement(model, np.asarray(points[:1]), seed)
     key_map, key_runs = jax.random.split(jax.random.key(seed))
@@ -102,7 +103,7 @@ def log_normalizer_along(
     )
 
 
-@partial(jax.jit, static_argnums=(1, 4, 5))
+@partial(jax.jit, static_argnums=(4, 5))
 def _runs(
     keys: jax.Array,
     model: TwoStageModel,

@@ -82,7 +82,7 @@ class _State(NamedTuple):
     annealed: Annealed
 
 
-@partial(jax.jit, static_argnums=(1, 3))
+@partial(jax.jit, static_argnums=3)
 def anneal(
     key: jax.Array,
     model: TwoStageModel,
@@ -115,7 +115,7 @@ def anneal(
     return _carry(key, path, num_particles, plan, MAX_TEMPERATURES)
 
 
-@partial(jax.jit, static_argnums=(1, 3))
+@partial(jax.jit, static_argnums=3)
 def anneal_along(
     key: jax.Array,
     model: TwoStageModel,

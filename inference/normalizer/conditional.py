@@ -63,7 +63,7 @@ def annealed_draws(
     return _refreshed(keys, model, theta_1, schedules, starts, *settings)
 
 
-@partial(jax.jit, static_argnums=(1, 3, 4, 5))
+@partial(jax.jit, static_argnums=(3, 4, 5))
 def _pilots(
     keys: jax.Array,
     model: TwoStageModel,
@@ -79,7 +79,7 @@ def _pilots(
     return jax.lax.map(one, (keys, theta_1), batch_size=batch_size)
 
 
-@partial(jax.jit, static_argnums=(1, 5, 6, 7, 8))
+@partial(jax.jit, static_argnums=(5, 6, 7, 8))
 def _refreshed(
     keys: jax.Array,
     model: TwoStageModel,

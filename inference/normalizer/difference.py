@@ -6,8 +6,6 @@ theta_1), and weighed; Bennett's ratio joins the two directions (C. Jarzynski, P
 residuals there is no noise. Where one jump is too far, points between the ends bridge it.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +96,7 @@ def log_normalizer_difference(
         num_bridges *= 2
 
 
-@partial(jax.jit, static_argnums=(2,))
+@jax.jit
 def _prepare(
     key_base: jax.Array, key_draws: jax.Array, model: TwoStageModel, points: Float[Array, "2 d"]
 ) -> tuple[GaussianConditional, Array, Array, Array, Array]:
@@ -127,7 +125,7 @@ def _prepare(
     return base, draws, steps.min(), cost + costs.sum(), blind.any()
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _work(
     key: jax.Array,
     model: TwoStageModel,

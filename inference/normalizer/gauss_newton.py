@@ -123,7 +123,7 @@ class _Ends(NamedTuple):
     mixed: Float[Array, "point n"]
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _prepare(
     keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"]
 ) -> tuple[GaussianConditional, Array, _Ends, Array]:
@@ -145,7 +145,7 @@ def _prepare(
     return jax.lax.map(one, (keys, theta_1))
 
 
-@partial(jax.jit, static_argnums=(1, 4, 5))
+@partial(jax.jit, static_argnums=(4, 5))
 def _weights(
     keys: jax.Array,
     model: TwoStageModel,

@@ -60,7 +60,7 @@ def importance(
     return Estimate(value, error, lower, np.zeros(num_points), "importance", num_draws * num_points)
 
 
-@partial(jax.jit, static_argnums=(1, 3))
+@partial(jax.jit, static_argnums=3)
 def _sums(
     keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], num_draws: int
 ) -> tuple[Float[Array, "point 2"], Float[Array, "point 2"]]:

@@ -95,7 +95,7 @@ def _sizes(model: TwoStageModel) -> _Sizes:
     return _Sizes(num_live, int(_SHARE_DELETED * num_live), _SLICES_PER_DIMENSION * dimension)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _runs(
     keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], max_steps: Array
 ) -> _NestedRun:

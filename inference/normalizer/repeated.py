@@ -174,7 +174,7 @@ def _round(
     return jax.tree.map(np.asarray, found)
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _pilots(
     keys: jax.Array,
     model: TwoStageModel,
@@ -190,7 +190,7 @@ def _pilots(
     return jax.lax.map(one, (keys, theta_1), batch_size=size)
 
 
-@partial(jax.jit, static_argnums=(1, 4, 5))
+@partial(jax.jit, static_argnums=(4, 5))
 def _runs(
     keys: jax.Array,
     model: TwoStageModel,

@@ -141,7 +141,7 @@ def _can_reject(model: TwoStageModel, pilot: Annealed, max_evaluations: int) -> 
     return bool(log_cost < np.log(max(_SHARE_FOR_DRAWS * max_evaluations, 1)))
 
 
-@partial(jax.jit, static_argnums=(1, 4))
+@partial(jax.jit, static_argnums=4)
 def _draws(
     key: jax.Array, model: TwoStageModel, theta_1: Array, schedule: Schedule, exact: bool
 ) -> tuple[Float[Array, "n d"], Array]:
@@ -163,7 +163,7 @@ def _draws(
     return draws, start.num_evaluations + cost.sum()
 
 
-@partial(jax.jit, static_argnums=(1,))
+@jax.jit
 def _work(
     key: jax.Array,
     model: TwoStageModel,
