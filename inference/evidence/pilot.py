@@ -12,7 +12,14 @@ from blackjax.smc.resampling import systematic
 from jaxtyping import Array, Float
 
 from generative import InvalidInput
-from inference.evidence.population import Particles, Recipe, adapt_steps, refit, sweep
+from inference.evidence.population import (
+    Particles,
+    Recipe,
+    adapt_steps,
+    refit,
+    renewed,
+    sweep,
+)
 from inference.evidence.prior import PriorSampler
 from inference.kernels.exchange_state import Tuning
 from inference.normalizer.annealing import ESS_FRACTION, largest_increment
@@ -111,7 +118,9 @@ def settled(
     if not prior.is_exact:
         effort = (jnp.asarray(num_moves), jnp.asarray(stage.num_sweeps))
         power = jnp.asarray(stage.power)
-        particles, _ = sweep(key_settle, prior.recipe, particles, stage.tuning, power, *effort)
+        key_sweep, key_renew = jax.random.split(key_settle)
+        particles, _ = sweep(key_sweep, prior.recipe, particles, stage.tuning, power, *effort)
+        particles = renewed(key_renew, prior.recipe, particles, stage.tuning, effort[0])
     section.save(particles, 1)
     return particles
 

@@ -137,6 +137,26 @@ def sweep(
     return jax.lax.fori_loop(0, num_sweeps, body, start)
 
 
+@jax.jit
+def renewed(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    num_moves: Int[Array, ""],
+) -> Particles:
+    """Move every negative sample under its theta_1, so that it forgets what accepted it."""
+    size = tuning.step_negative.value
+    keys = jax.random.split(key, len(particles.theta_1))
+
+    def one(key: jax.Array, theta_1: Array, w: Array) -> Array:
+        settings = (tuning.metric_negative, size, num_moves)
+        return recipe.negative(key, recipe.model, theta_1, w, *settings)[0]
+
+    negative = jax.vmap(one)(keys, particles.theta_1, particles.negative)
+    return particles._replace(negative=negative)
+
+
 @partial(jax.jit, static_argnums=6)
 def adapt_steps(
     key: jax.Array,

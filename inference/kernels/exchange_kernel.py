@@ -293,19 +293,18 @@ class ExchangeKernel(ChainKernel):
         log_accept = jnp.where(found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
         acceptance_rate = jnp.exp(jnp.minimum(log_accept, 0.0))
         accept = -jax.random.exponential(key_accept, (), theta_1.dtype) < log_accept
-        kept = state.negative
+        theta_1 = jnp.where(accept, proposed_1, theta_1)
+        negative = jnp.where(accept, fresh, state.negative)
         if not self.negative.is_exact:
-            # After a rejection the old sample must move too, or it would remember what it refused.
-            # One move is enough: each proposal makes `num_moves` more from it.
+            # An accepted sample has passed a test that depends on it, and a refused proposal leaves
+            # the old one in place: neither has the law of q any more until it moves. One move is
+            # enough to go on from, since each proposal makes `num_moves` more.
             once = state._replace(num_moves=jnp.ones_like(state.num_moves))
-            kept, _, _ = self._negative(key_keep, once, theta_1, state.negative)
+            negative, _, _ = self._negative(key_keep, once, theta_1, negative)
         is_warmup = state.i < state.num_warmup
         return state._replace(
-            z={
-                "theta_1": jnp.where(accept, proposed_1, theta_1),
-                "theta_2": jnp.where(accept, proposed_2, theta_2),
-            },
-            negative=jnp.where(accept, fresh, kept),
+            z={"theta_1": theta_1, "theta_2": jnp.where(accept, proposed_2, theta_2)},
+            negative=negative,
             acceptance_rate=acceptance_rate,
             num_failed=state.num_failed + jnp.where(found | is_warmup, 0, 1),
             tuning=tuning._replace(
