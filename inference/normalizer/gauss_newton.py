@@ -20,7 +20,7 @@ from inference.estimate import Estimate
 from inference.kernels.surrogate import agreement_potential, fit, flat
 from inference.normalizer.dispersed import dispersed_chains
 from inference.normalizer.importance import error_of_mean, is_hopeless, log_sums
-from inference.normalizer.linearized import linearize_at_mode
+from inference.normalizer.linearized import attached, detached, linearize_at_mode
 from inference.normalizer.path import Path
 from inference.normalizer.spread import lower_bracket
 
@@ -140,7 +140,7 @@ def _prepare(
         ends = _Ends(*(_log_weight(path, chains.draws, share) for share in (0.0, _DEFENSIVE_SHARE)))
         ends = jax.tree.map(lambda w: jnp.where(chains.settled, w, jnp.nan), ends)
         cost += _NUM_PLAIN + chains.num_evaluations + _NUM_CHAINS
-        return base, penalties, ends, cost
+        return detached(base), penalties, ends, cost
 
     return jax.lax.map(one, (keys, theta_1))
 
@@ -156,7 +156,7 @@ def _weights(
 ) -> Float[Array, "point n"]:
     def one(x: tuple) -> Array:
         key, theta_1, base = x
-        path = Path(model, theta_1, base)
+        path = Path(model, theta_1, attached(model, base))
         key_plain, key_base = jax.random.split(key)
         num_plain = int(share * num_draws)
         plain = model.second_stage.around(theta_1).sample(key_plain, (num_plain,))

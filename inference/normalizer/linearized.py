@@ -1,13 +1,13 @@
 """Residuals linearised at a point, by products with their Jacobian alone."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
 from generative import GaussianConditional, TwoStageModel
+from generative.agreement import Agreement
 from generative.linear import inverse_root
 from inference.kernels.density import log_agreeing
 
@@ -24,20 +24,20 @@ class Linearized(GaussianConditional):
 
     Parameters
     ----------
-    residuals : callable
+    residuals : Partial
         sqrt(lambda) r of one vector, shape (d,) -> (m,).
     point : array, shape (d,)
     variance : array, shape (d,)
     """
 
-    residuals: Callable[[Array], Array] = eqx.field(static=True)
+    residuals: Partial
     point: Float[Array, " d"]
     c: Float[Array, " m"]
     variance: Float[Array, " d"]
     inverse_root: Float[Array, "m m"]
     whitened_c: Float[Array, " m"]
 
-    def __init__(self, residuals: Callable[[Array], Array], point: Array, variance: Array):
+    def __init__(self, residuals: Partial, point: Array, variance: Array):
         self.residuals, self.point = residuals, point
         self.variance = jnp.asarray(variance, point.dtype)
         self.c = self.product(point) - residuals(point)
@@ -81,12 +81,9 @@ def linearize_at_mode(
     num_evaluations : int array
         Of the residuals and of products with their Jacobian.
     """
-    strength = model.agreement.strength
-
-    def residuals(theta: Array) -> Array:
-        return jnp.sqrt(jnp.asarray(strength, theta.dtype)) * model.agreement.residuals(theta)
 
     def linearize(point: Array) -> Linearized:
+        residuals = Partial(_scaled_residuals, model.agreement)
         return Linearized(residuals, point, model.second_stage.variance)
 
     lengths = 0.5 ** jnp.arange(_HALVINGS)
@@ -112,3 +109,22 @@ def linearize_at_mode(
     num_residuals = jax.eval_shape(model.agreement.residuals, theta_1).shape[0]
     cost = (count + 1) * (2 * num_residuals + 4) + count * _HALVINGS
     return linearize(theta), cost
+
+
+def _scaled_residuals(agreement: Agreement, theta: Float[Array, " d"]) -> Float[Array, " m"]:
+    return jnp.sqrt(agreement.strength) * agreement.residuals(theta)
+
+
+def detached(base: GaussianConditional) -> GaussianConditional:
+    """Leave the residuals out, whose data a map over points would repeat at every point."""
+    if not isinstance(base, Linearized):
+        return base
+    return eqx.tree_at(lambda x: x.residuals, base, None)
+
+
+def attached(model: TwoStageModel, base: GaussianConditional) -> GaussianConditional:
+    """Put the residuals back."""
+    if not isinstance(base, Linearized):
+        return base
+    residuals = Partial(_scaled_residuals, model.agreement)
+    return eqx.tree_at(lambda x: x.residuals, base, residuals, is_leaf=lambda x: x is None)
