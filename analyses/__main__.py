@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from analyses.cache import forget_programs, keep_programs
 from analyses.command_line import Refused, parse
 
 
@@ -13,6 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         parsed = parse(list(sys.argv[1:] if arguments is None else arguments))
+        (keep_programs if parsed.cache else forget_programs)()
         # Only now, as it takes seconds: help and mistyped commands must not wait for it.
         from analyses.commands import execute
 

@@ -29,6 +29,9 @@ RUN_SECTIONS = ("problem", "hmc", "sgld", "nested", "smc", "map", "rejection-gib
 BACKENDS = ("hmc", "sgld", "nested", "smc", "map", "rejection-gibbs")
 
 
+NO_CACHE = "--no-cache"
+
+
 class Refused(ValueError):
     """A command line that cannot be used; one sentence."""
 
@@ -50,6 +53,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(
         prog="concord", description="Two-stage models of honest and human-imitating heads."
     )
+    parser.add_argument(
+        NO_CACHE,
+        dest="cache",
+        action="store_false",
+        help="compile everything anew; else compiled programs are kept in a private folder, "
+        "1 GiB at most",
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     commands.add_parser("problems", help="list the problems, with what is known exactly")
     run = commands.add_parser("run", help="estimate a posterior", add_help=False)
@@ -67,10 +77,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     benchmark = commands.add_parser("benchmark", help="a benchmark by name")
     benchmark.add_argument("name", choices=BENCHMARKS)
     benchmark.add_argument("--out", type=Path, default=None, help="Markdown file to write")
+    cache = NO_CACHE not in arguments
+    arguments = [argument for argument in arguments if argument != NO_CACHE]
     for name, own in (("run", run), ("analyse", analyse)):
-        if list(arguments[:1]) == [name]:
-            return _with_rest(name, arguments[1:], own)
-    return parser.parse_args(arguments)
+        if arguments[:1] == [name]:
+            parsed = _with_rest(name, arguments[1:], own)
+            break
+    else:
+        parsed = parser.parse_args(arguments)
+    parsed.cache = cache
+    return parsed
 
 
 def _with_rest(

@@ -40,7 +40,7 @@ def require_continuous(model: TwoStageModel, backend: str) -> None:
     InvalidInput
         If C jumps between two draws from both stages.
     """
-    if model.agreement.strength == 0:
+    if model.agreement.is_absent:
         return
     dtype = str(model.space.origin.dtype)
     cheap = model.dimension <= _LARGEST_CHEAP

@@ -77,8 +77,8 @@ def judged(
     went from theta_1 are judged in either case: a wrong Z shows there and nowhere else.
     """
     names = ["disagreement", "lp"] + ([] if model.is_null else ["log_likelihood"])
-    result = {name: values[name] for name in names if model.agreement.strength or name != "lp"}
-    if model.agreement.strength:
+    result = {name: values[name] for name in names if not model.agreement.is_absent or name != "lp"}
+    if not model.agreement.is_absent:
         result |= {name: values[name] for name in ("disagreement_theta_1",) if name in values}
         result |= where_z_acts(model, values)
     kept = values["theta_1"].shape[:2] == values["lp"].shape

@@ -7,12 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
+from jaxtyping import Array
 
 from generative import InvalidInput, TwoStageModel
 from generative.points import check_points
 from generative.values import is_integer, is_number, require_mapping
 from inference.backends.base import Backend
+from inference.batches import over_points
 from inference.checkpoint import Checkpoints
+from inference.compilations import counted
 from inference.datatree import coordinates, versions
 from inference.feasible import check_backend, check_draws
 from inference.folder import MANIFEST, refuse_occupied, require_writable
@@ -85,7 +89,8 @@ def infer(
             return _resumed(directory, model, fingerprint, backend, seed, provenance or {})
         refuse_occupied(directory, resume)
         require_writable(directory)
-    check_points(model)
+    with counted() as set_up:
+        check_points(model)
     configuration = {
         "backend": type(backend).__name__,
         "options": backend.model_dump(),
@@ -96,7 +101,9 @@ def infer(
     if directory is not None:
         identity = configuration | _identity(model, fingerprint)
         monitor = Monitor(progress, Checkpoints(directory, identity, checkpoint_seconds))
-    run = backend.run(model, seed, monitor, configuration)
+    with counted() as compilations:
+        run = backend.run(model, seed, monitor, configuration)
+    run.tree.attrs["compilations"] = set_up.number + compilations.number
     check_draws(model, run.tree)
     run.tree.attrs["fingerprint"] = fingerprint
     if directory is not None:
@@ -134,12 +141,16 @@ def _identity(model: TwoStageModel, fingerprint: list[float]) -> dict[str, Any]:
 
 def _fingerprint(model: TwoStageModel) -> list[float]:
     """Numbers that another model, or other data, would hardly share: C and L at two points."""
-    origin = model.space.origin
+    origin = np.asarray(model.space.origin)
     spread = np.sqrt(model.first_stage.variance + model.second_stage.variance)
     wave = np.sin(np.arange(model.dimension) + 1.0)
-    points = [origin, origin + jnp.asarray(spread * wave, origin.dtype)]
-    functions = (model.agreement.disagreement, model.log_likelihood)
-    return [model.agreement.strength, *(float(f(point)) for f in functions for point in points)]
+    points = np.stack([origin, (origin + spread * wave).astype(origin.dtype)])
+    values = over_points(Partial(_values_at, model), jnp.asarray(points))
+    return [float(model.agreement.strength), *(float(x) for of in values for x in of)]
+
+
+def _values_at(model: TwoStageModel, theta: Array) -> tuple[Array, Array]:
+    return model.agreement.disagreement(theta), model.log_likelihood(theta)
 
 
 def _resumed(

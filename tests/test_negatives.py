@@ -108,6 +108,7 @@ def test_conditional_systematic_resampling_keeps_every_share(seed):
 def exchanged(key, model, ordered, monkeypatch):
     """theta_2 and w as two positions of one annealed population at each theta_1."""
     if ordered:
+        jax.clear_caches()  # what is compiled already has a random order
         monkeypatch.setattr(jax.random, "permutation", lambda key, number: jnp.arange(number))
     theta_1 = jax.random.normal(jax.random.key(5), (2048, 1))
     keys = jax.random.split(key, len(theta_1))
@@ -117,6 +118,8 @@ def exchanged(key, model, ordered, monkeypatch):
         return found[0], found[16]
 
     theta_2, negative = jax.jit(jax.vmap(pair))(keys, theta_1)
+    if ordered:
+        jax.clear_caches()
     return (np.asarray(x).reshape(8, -1, 1) for x in (theta_1, theta_2, negative))
 
 

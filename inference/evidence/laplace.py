@@ -103,7 +103,7 @@ def _normalizer_curvature(
     exact = model.agreement.closed_form
     if exact is not None:
         return exact.whitened_A
-    if model.agreement.strength == 0:
+    if model.agreement.is_absent:
         return jnp.zeros((0, model.dimension), negative.dtype)
     fitted: LinearGaussianAgreement = fit(
         key, model, agreement_potential(model), negative, _NUM_POINTS, _MAX_ROWS

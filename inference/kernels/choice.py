@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
-from inference.certificate import compare_draws
+from inference.certificate import NUM_FRESH_PARTICLES, compare_draws
 from inference.kernels.density import share
 from inference.kernels.negative import (
     AnnealedNegative,
@@ -19,7 +19,7 @@ from inference.kernels.negative import (
 )
 from inference.kernels.surrogate import flat
 from inference.normalizer.annealing import Schedule, anneal
-from inference.normalizer.conditional import annealed_draws
+from inference.normalizer.conditional import annealed_draws, last_step
 
 # Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
 # also where the proposals of a draw need so many floating-point operations. (Particles by the
@@ -31,7 +31,7 @@ _CAP_OVER_MEAN = 10.0
 _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
 
 # Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1.
-_NUM_CROSSING_POINTS, _NUM_CROSSING_PARTICLES = 256, 16
+_NUM_CROSSING_POINTS = 256
 _NUM_PARTICLES = 16
 # Pilots of the one schedule that annealed negative samples share, and their particles.
 _NUM_PILOTS, _NUM_SCHEDULED = 32, 64
@@ -131,14 +131,14 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     key_1, key_draws, key_step, key_moves = jax.random.split(jax.random.key(1), 4)
     number = _NUM_CROSSING_POINTS
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (number,))
-    draws = annealed_draws(key_draws, model, theta_1, 2, _NUM_CROSSING_PARTICLES)
-    schedule = anneal(key_step, model, theta_1[0], _NUM_SCHEDULED).schedule
-    step_size = schedule.step_sizes[schedule.length - 1].astype(theta_1.dtype)
-    elsewhere = jnp.roll(draws[:, 0], 1, axis=0)
-    starts = jax.vmap(lambda t, w: share(model, t, w))(theta_1, elsewhere)
+    starts, fresh = (
+        annealed_draws(key, model, theta_1, 1, NUM_FRESH_PARTICLES)[:, 0]
+        for key in jax.random.split(key_draws)
+    )
+    step_size = last_step(key_step, model, theta_1, NUM_FRESH_PARTICLES)
     keys = jax.random.split(key_moves, number)
     moved = _moved(keys, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
-    at, found, fresh = (np.asarray(x)[None] for x in (theta_1, moved, draws[:, 1]))
+    at, found, fresh = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
     return compare_draws(model, "crossing", at, found, fresh, "moved and fresh draws of q").passed
 
 
@@ -157,10 +157,13 @@ def _moved(
     step_size: Float[Array, ""],
     num_moves: Int[Array, ""],
 ) -> Float[Array, "n d"]:
+    """Move a draw of q(. | theta_1) under another theta_1, the next one."""
+
     def one(key: jax.Array, theta_1: Array, start: Array) -> Array:
+        start = share(model, theta_1, start)
         return persistent(key, model, theta_1, start, flat(model), step_size, num_moves)[0]
 
-    return jax.vmap(one)(keys, theta_1, starts)
+    return jax.vmap(one)(keys, theta_1, jnp.roll(starts, 1, axis=0))
 
 
 def _operations(model: TwoStageModel) -> float:

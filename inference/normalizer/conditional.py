@@ -24,7 +24,9 @@ from inference.kernels.surrogate import flat
 from inference.normalizer.annealing import MAX_TEMPERATURES, Schedule, anneal
 from inference.normalizer.path import Path
 
-_SHORTEST = 16
+_SHORTEST = 32
+# Points of one program; more are done block by block.
+_BLOCK = 64
 
 
 def annealed_draws(
@@ -52,45 +54,75 @@ def annealed_draws(
     num_sweeps : int
     """
     key_pilot, key_sweep = jax.random.split(key)
-    number, dimension = theta_1.shape
-    size = in_flight(number, num_particles * dimension)
-    keys = jax.random.split(key_pilot, number)
-    starts, schedules = _pilots(keys, model, theta_1, num_draws, num_particles, size)
-    longest = rungs(schedules)
-    size = in_flight(number, (num_particles + longest) * dimension * num_draws)
-    keys = jax.random.split(key_sweep, (number, num_draws))
-    settings = (num_particles, num_sweeps, longest, size)
-    return _refreshed(keys, model, theta_1, schedules, starts, *settings)
+    number = len(theta_1)
+    keys = jax.random.split(key_pilot, number), jax.random.split(key_sweep, (number, num_draws))
+    settings = (num_draws, num_particles, num_sweeps)
+    blocks = [
+        _block(model, *(_padded(x[start:]) for x in (*keys, theta_1)), *settings)
+        for start in range(0, number, _BLOCK)
+    ]
+    return jnp.concatenate(blocks)[:number]
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
-def _pilots(
-    keys: jax.Array,
+def last_step(
+    key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], num_particles: int
+) -> Float[Array, ""]:
+    """Mean step size of moves that leave q itself invariant, by pilots at some points."""
+    keys = _padded(jax.random.split(key, len(theta_1)))
+    schedules = pilots(keys, model, _padded(theta_1), 1, num_particles)[1]
+    last = np.asarray(schedules.length) - 1
+    steps = np.asarray(schedules.step_sizes)[np.arange(_BLOCK), last]
+    return jnp.asarray(steps.mean(), theta_1.dtype)
+
+
+def _padded(points: Array) -> Array:
+    """Cut to a block, or repeat the last point until it is full: one program serves any number."""
+    return points[np.minimum(np.arange(_BLOCK), len(points) - 1)]
+
+
+def _block(
     model: TwoStageModel,
-    theta_1: Array,
+    keys_pilot: jax.Array,
+    keys_sweep: jax.Array,
+    theta_1: Float[Array, "block d"],
     num_draws: int,
     num_particles: int,
-    batch_size: int,
+    num_sweeps: int,
+) -> Float[Array, "block draw d"]:
+    starts, schedules = pilots(keys_pilot, model, theta_1, num_draws, num_particles)
+    settings = (num_particles, num_sweeps, rungs(schedules))
+    return _refreshed(keys_sweep, model, theta_1, schedules, starts, *settings)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def pilots(
+    keys: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array, "point d"],
+    num_draws: int,
+    num_particles: int,
 ) -> tuple[Float[Array, "point draw d"], Schedule]:
+    """Anneal a population at each point; return some of its particles, and its schedule."""
+
     def one(x: tuple[jax.Array, Array]) -> tuple[Array, Schedule]:
         found = anneal(x[0], model, x[1], num_particles)
         return found.particles[:num_draws], found.schedule
 
-    return jax.lax.map(one, (keys, theta_1), batch_size=batch_size)
+    size = in_flight(len(theta_1), num_particles * theta_1.shape[1])
+    return jax.lax.map(one, (keys, theta_1), batch_size=size)
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7, 8))
+@partial(jax.jit, static_argnums=(5, 6, 7))
 def _refreshed(
     keys: jax.Array,
     model: TwoStageModel,
-    theta_1: Array,
+    theta_1: Float[Array, "block d"],
     schedules: Schedule,
-    starts: Float[Array, "point draw d"],
+    starts: Float[Array, "block draw d"],
     num_particles: int,
     num_sweeps: int,
     num_rungs: int,
-    batch_size: int,
-) -> Float[Array, "point draw d"]:
+) -> Float[Array, "block draw d"]:
     def at_point(x: tuple) -> Array:
         keys, theta_1, schedule, starts = x
         path = Path(model, theta_1, flat(model))
@@ -106,7 +138,8 @@ def _refreshed(
 
         return jax.vmap(one)(keys, starts)
 
-    return jax.lax.map(at_point, (keys, theta_1, schedules, starts), batch_size=batch_size)
+    size = in_flight(len(theta_1), (num_particles + num_rungs) * starts[0].size)
+    return jax.lax.map(at_point, (keys, theta_1, schedules, starts), batch_size=size)
 
 
 def conditional_sweep(

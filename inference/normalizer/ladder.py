@@ -98,7 +98,7 @@ def log_normalizer(
     flat = vectors.reshape(-1, model.dimension)
     check_disagreement(model, flat, seed)
     budget = (target_standard_error, max_evaluations)
-    if model.agreement.strength == 0:
+    if model.agreement.is_absent:
         exact = np.zeros(len(flat))
         estimate = Estimate(exact, exact, exact, exact, "closed_form")
     elif method == "closed_form" or (method == "auto" and model.agreement.is_tractable):
