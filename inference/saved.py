@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
-from generative import TwoStageModel
+from generative import LinearGaussianAgreement, TwoStageModel
 from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.kernels.density import log_normalizer_at
@@ -47,7 +47,7 @@ def posterior_mean_cost(
     key_fit, key_runs = jax.random.split(key)
     draws = theta_2.reshape(-1, model.dimension)
     draws = jnp.asarray(draws[_evenly(len(draws), _NUM_FIT_DRAWS)])
-    stand_in = fit(key_fit, model, agreement_potential(model), draws, _NUM_FIT_POINTS)
+    stand_in = _stand_in(key_fit, model, draws)
     control = -_over_draws(Partial(type(stand_in).log_normalizer, stand_in), theta_1)
     flat = theta_1.reshape(-1, model.dimension)
     chosen = _evenly(len(flat), _NUM_POINTS)
@@ -64,6 +64,13 @@ def posterior_mean_cost(
         method="tempered_smc",
         num_evaluations=runs.num_evaluations,
     )
+
+
+@jax.jit
+def _stand_in(
+    key: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]
+) -> LinearGaussianAgreement:
+    return fit(key, model, agreement_potential(model), draws, _NUM_FIT_POINTS)
 
 
 def _regressed(

@@ -126,6 +126,8 @@ class HMC(Sampler):
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
             sampler, _ = choose(model, *self._settings)
         num_moves = int(draws.tuning.get("num_moves", _FIRST_MOVES))
+        if draws.doubling is not None and draws.doubling.check.passed:
+            num_moves = sampler.whole(num_moves // 2)  # which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)
         return log_evidence_beside(
             recipe, draws.values, key, self.evidence_particles, num_moves, monitor

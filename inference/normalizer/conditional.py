@@ -55,12 +55,16 @@ def annealed_draws(
     """
     key_pilot, key_sweep = jax.random.split(key)
     number = len(theta_1)
-    keys = jax.random.split(key_pilot, number), jax.random.split(key_sweep, (number, num_draws))
+    points = (
+        jax.random.split(key_pilot, number),
+        jax.random.split(key_sweep, (number, num_draws)),
+        theta_1,
+    )
     settings = (num_draws, num_particles, num_sweeps)
-    blocks = [
-        _block(model, *(_padded(x[start:]) for x in (*keys, theta_1)), *settings)
-        for start in range(0, number, _BLOCK)
-    ]
+    blocks = []
+    for start in range(0, number, _BLOCK):
+        block = [_padded(x[start:]) for x in points]
+        blocks.append(_block(model, block[0], block[1], block[2], *settings))
     return jnp.concatenate(blocks)[:number]
 
 

@@ -102,6 +102,7 @@ def _are_nearly_equal(*log_weights: Float[np.ndarray, "point n"]) -> bool:
     return bool(np.all(np.ptp(together, axis=1) < _NEARLY_EQUAL))
 
 
+@jax.jit
 def proposal(
     key: jax.Array, model: TwoStageModel, theta_1: Float[Array, " d"]
 ) -> tuple[GaussianConditional, Array]:

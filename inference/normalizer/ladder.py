@@ -7,9 +7,11 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from generative import GaussianStage, InvalidInput, TwoStageModel
+from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.normalizer.closed_form import closed_form
 from inference.normalizer.gauss_newton import gauss_newton
@@ -196,7 +198,7 @@ def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> 
     stage = model.second_stage.around(jnp.asarray(theta_1))
     draws = stage.sample(jax.random.key(seed), (_NUM_TRIAL_DRAWS // len(theta_1) + 1,))
     points = jnp.concatenate([jnp.asarray(theta_1), draws.reshape(-1, model.dimension)])
-    values = np.asarray(jax.lax.map(model.agreement.disagreement, points))
+    values = np.asarray(over_points(Partial(TwoStageModel.disagreement, model), points))
     for is_bad, found in ((np.isnan(values), "NaN"), (values < -_ROUNDING, "a negative value")):
         if is_bad.any():
             raise InvalidInput(
