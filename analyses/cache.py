@@ -24,9 +24,10 @@ def keep_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        return  # a home that cannot be written only costs time
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # programs are run as they are found: nobody else may write them
+    except (OSError, RuntimeError):
+        return  # a home that is not there, or not one's own, only costs time
     os.environ.update({name: os.environ.get(name, value) for name, value in settings.items()})
 
 

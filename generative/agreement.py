@@ -83,7 +83,7 @@ class Agreement(Data):
         self._has_residuals = residuals is not None
         self._given = Parts(residuals if self._has_residuals else disagreement)
         self.strength = np.asarray(strength, space.origin.dtype)[()]
-        self.is_absent = float(strength) == 0
+        self.is_absent = float(self.strength) == 0
         linear = residuals if isinstance(residuals, LinearResiduals) else None
         if linear is not None and linear.A.shape[1] != space.dimension:
             raise InvalidInput(
@@ -194,6 +194,7 @@ class AgreementConditioned(dist.Distribution):
 
     def unnormalized_log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """Return log p2(value | theta_1) - lambda C(value), nats."""
+        self._refuse_batches()
         penalty = jnp.vectorize(self.agreement.disagreement, signature="(d)->()")(value)
         return self.base.log_prob(value) - self.agreement.strength * penalty
 
@@ -205,10 +206,20 @@ class AgreementConditioned(dist.Distribution):
         IntractableNormalizer
             Where log Z(theta_1) has no closed form.
         """
+        self._refuse_batches()
         if not self.agreement.is_tractable:
             raise IntractableNormalizer(NO_CLOSED_FORM)
         log_z = jnp.vectorize(self.agreement.log_normalizer, signature="(d)->()")(self._theta_1)
         return self.unnormalized_log_prob(value) - log_z
+
+    def _refuse_batches(self) -> None:
+        """Refuse what `vmap` returns, which holds one copy of the model for each of its batch."""
+        if jnp.ndim(self.agreement.strength):
+            raise InvalidInput(
+                "agreement",
+                "a batch of them, as jax.vmap returns",
+                "one, with a distribution around a batch of theta_1",
+            )
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw theta_2 exactly, shape sample_shape + batch_shape + (d,)."""
@@ -218,6 +229,7 @@ class AgreementConditioned(dist.Distribution):
         self, key: jax.Array, sample_shape: tuple[int, ...] = (), cap: int = REJECTION_CAP
     ) -> tuple[Array, Array]:
         """Draw theta_2 and count the proposals; a draw beyond the cap is NaN."""
+        self._refuse_batches()
         shape = sample_shape + self.batch_shape
         theta_1 = jnp.broadcast_to(self._theta_1, shape + self.event_shape)
         flat = theta_1.reshape(-1, *self.event_shape)

@@ -5,13 +5,21 @@ function count as data where JAX can see them: in an `equinox.Module` with a `__
 `jax.tree_util.Partial`. What a closure holds is a constant of the function, and part of structure.
 """
 
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Bool
+
+# What the nodes of these hold are keys, which JAX itself compares.
+_CONTAINERS = (dict, list, tuple, OrderedDict, defaultdict, deque, type(None))
+# Whose objects that are no arrays, such as compiled functions, do not change.
+_LIBRARIES = ("jax", "jaxlib", "equinox", "numpyro")
 
 
 class Data(eqx.Module):
@@ -37,25 +45,31 @@ class _Opaque:
 class Parts(eqx.Module):
     """Any pytree or callable, with its arrays as leaves.
 
+    Two of them have one structure if what is no array is equal and cannot change: plain functions,
+    classes, strings, numbers of one type, frozen dataclasses of these. Anything else, such as
+    an object with a state, is equal to nothing, so that its programs are compiled anew.
+
     Parameters
     ----------
     whole : pytree
-        Leaves that are no arrays, such as functions, must be hashable to count as equal.
     """
 
     arrays: tuple[Array, ...]
     _structure: Any = eqx.field(static=True)
     _others: tuple = eqx.field(static=True)
+    _keys: tuple = eqx.field(static=True)
 
     def __init__(self, whole: Any):
         try:
             leaves, structure = jax.tree.flatten(whole)
-            hash(structure)
-        except (TypeError, ValueError):  # such as keys that cannot be sorted
+            keys = _structure_key(structure)
+        except (TypeError, ValueError):  # such as mapping keys that cannot be sorted
             leaves, structure = jax.tree.flatten(_Opaque(whole))
+            keys = ()
         self.arrays = tuple(leaf for leaf in leaves if _is_array(leaf))
         self._structure = structure
-        self._others = tuple(None if _is_array(leaf) else _hashable(leaf) for leaf in leaves)
+        self._others = tuple(None if _is_array(leaf) else _constant(leaf) for leaf in leaves)
+        self._keys = (keys, tuple(_key(other) for other in self._others))
 
     @property
     def whole(self) -> Any:
@@ -101,6 +115,9 @@ class Column(eqx.Module):
 
     def __init__(self, values: Any):
         values = np.asarray(values)
+        if values.dtype == np.longdouble and values.dtype != np.float64:
+            values = values.astype(np.float64)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)  # files may swap bytes
         is_text = values.dtype.kind == "U" and values.ndim == 1 and values.dtype.itemsize > 0
         self._width = values.dtype.itemsize // 4 if is_text else None
         shape = (len(values), self._width) if is_text else values.shape
@@ -144,9 +161,53 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array)
 
 
-def _hashable(leaf: Any) -> Any:
+def _constant(leaf: Any) -> Any:
+    """Return a leaf that cannot change, or else one that is equal to nothing."""
     try:
-        hash(leaf)
+        _key(leaf)
     except TypeError:
         return _Opaque(leaf)
     return leaf
+
+
+def _key(value: Any) -> Any:
+    """Return what tells a constant from others: equality alone would take True for 1.
+
+    Raises
+    ------
+    TypeError
+        If the value has a state that might change.
+    """
+    if value is None or isinstance(value, str | bytes | type | FunctionType | np.dtype | _Opaque):
+        return value
+    if isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType):
+        return value
+    if isinstance(value, bool | int | float | complex):
+        return type(value), repr(value)
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_key, value))
+    if type(value).__module__.partition(".")[0] in _LIBRARIES and not _is_array(value):
+        hash(value)
+        return value
+    return type(value), tuple(_key(getattr(value, name)) for name in _fields(value))
+
+
+def _fields(value: Any) -> list[str]:
+    """Names of the fields of a frozen dataclass, or of a frozen pydantic model."""
+    if is_dataclass(value) and value.__dataclass_params__.frozen:
+        found = fields(value)
+        if value.__dataclass_params__.eq and all(field.compare for field in found):
+            return [field.name for field in found]
+    if getattr(type(value), "model_config", {}).get("frozen"):
+        return list(type(value).model_fields)
+    raise TypeError(f"{type(value).__name__} may change")
+
+
+def _structure_key(structure: Any) -> tuple:
+    """Key of what the nodes of a pytree hold beside their children."""
+    node = structure.node_data()
+    if node is None:
+        return ()
+    kind, held = node
+    key = () if kind in _CONTAINERS else _key(held)
+    return kind, key, tuple(map(_structure_key, structure.children()))

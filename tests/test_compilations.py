@@ -1,11 +1,13 @@
 """A model is data: another one of the same structure compiles nothing."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
+from generative.agreement import AgreementConditioned
 from generative.parts import Column, Parts
 from inference import SGLD, MaximumAPosteriori, RejectionGibbs, infer
 from inference.compilations import counted
@@ -133,3 +135,75 @@ def test_a_model_with_tracers_is_refused_where_values_are_needed():
         jax.jit(
             lambda s: problems.get("double_well").model.replace(agreement_strength=s).dimension
         )(1.0)
+
+
+class Mutable:
+    """A callable with a state."""
+
+    def __init__(self, k):
+        self.k = k
+
+    def __call__(self, theta):
+        return self.k * jnp.sum(theta**2)
+
+
+class Static(eqx.Module):
+    """A callable whose static field is unhashable."""
+
+    k: list = eqx.field(static=True)
+
+    def __call__(self, theta):
+        return self.k[0] * jnp.sum(theta**2)
+
+
+def value_of(function):
+    model = TwoStageModel(
+        jnp.ones(2), GaussianStage(1.0), GaussianStage(1.0), disagreement=function
+    )
+    return float(disagreement_at(model))
+
+
+@jax.jit
+def disagreement_at(model):
+    return model.disagreement(model.space.origin)
+
+
+def scaled(k, theta):
+    return jnp.sum(theta**2) * (3.0 if k is True else k)
+
+
+@pytest.mark.parametrize("make", [Mutable, lambda k: Mutable(k).__call__, lambda k: Static([k])])
+def test_what_may_change_is_compiled_anew(make):
+    assert [value_of(make(k)) for k in (1.0, 5.0)] == [2.0, 10.0]
+
+
+def test_a_state_that_changed_is_seen_by_the_next_model():
+    function = Mutable(1.0)
+    assert value_of(function) == 2.0
+    function.k = 5.0
+    assert value_of(function) == 10.0
+
+
+def test_true_is_not_one():
+    partials = [jax.tree_util.Partial(scaled, k) for k in (1, True)]
+    assert [value_of(partial) for partial in partials] == [2.0, 6.0]
+
+
+@pytest.mark.parametrize("dtype", [">i4", ">f4", ">U3", np.longdouble])
+def test_columns_of_any_byte_order(dtype):
+    values = np.array([1, 2, 3]).astype(dtype)
+    column = jax.tree.map(np.asarray, Column(values))
+    assert list(column.values.astype(str)) == list(values.astype(str))
+    jax.jit(lambda column: None)(column)
+
+
+def test_a_batch_of_agreements_is_refused():
+    model = problems.get("linear_gaussian", d=2).model
+
+    def law(theta_1):
+        return AgreementConditioned(model.second_stage.around(theta_1), model.agreement)
+
+    points = jnp.ones((3, 2))
+    assert law(points).log_prob(points).shape == (3,)
+    with pytest.raises(InvalidInput, match="agreement"):
+        jax.vmap(law)(points).log_prob(points)

@@ -13,6 +13,7 @@ from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
 from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.evidence import nested, pilot, tempered
+from inference.evidence.chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.evidence.prior import prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
@@ -23,6 +24,7 @@ from inference.kernels.negative import (
     RejectionNegative,
 )
 from inference.normalizer.spread import log_of_mean, mean_of_runs
+from inference.progress import SILENT
 from tests.layouts import run_on_two_devices
 from tests.oracles import double_well_evidences
 from tests.statistical import FALSE_ALARM_RATE, covers
@@ -313,3 +315,12 @@ def test_rejection_and_persistent_negatives_agree(seed):
     lagging = tempered_runs(model, seed + 1, 16, 512, PersistentNegative()).estimate
     error = np.hypot(exact.standard_error, lagging.standard_error)
     assert abs(exact.value - lagging.value) < 4 * error and error < 0.05
+
+
+def test_evidence_beside_chains_goes_on_where_rejection_hits_its_cap(seed):
+    model = problems.get("double_well").model
+    chains = HMC(num_warmup=100, num_draws=100, negative="rejection")
+    draws = chains.draw(model, jax.random.key(seed))
+    recipe = Recipe(model, RejectionNegative(1), 8)
+    _, how = log_evidence_beside(recipe, draws.values, jax.random.key(seed), 8, 2, SILENT)
+    assert "rejection hit its cap there" in how or "differ" in how, how

@@ -129,9 +129,9 @@ class HMC(Sampler):
         if draws.doubling is not None and draws.doubling.check.passed:
             num_moves = sampler.whole(num_moves // 2)  # which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)
-        return log_evidence_beside(
-            recipe, draws.values, key, self.evidence_particles, num_moves, monitor
-        )
+        effort = (self.evidence_particles, num_moves, monitor)
+        found, how = log_evidence_beside(recipe, draws.values, key, *effort)
+        return found, how if sampler.is_exact else f"{how}; {num_moves} moves per negative sample"
 
     @property
     def _settings(self) -> tuple[NegativeChoice, int, int, int]:

@@ -1,5 +1,7 @@
 """log p(data) beside chains: a tempered SMC whose last population must agree with their draws."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from jaxtyping import Array
@@ -59,7 +61,7 @@ def log_evidence_beside(
     except RejectionCapped:
         why = "rejection hit its cap there"
         sampler, why = without_rejection(model, recipe.max_num_steps, num_moves, why)
-        found, note = _populations(recipe._replace(negative=sampler), *effort)
+        found, note = _populations(replace(recipe, negative=sampler), *effort)
         note += f"; {why}"
     except InvalidInput as error:
         return None, f"log evidence: not estimated, since populations cannot start: {error}"
