@@ -49,7 +49,10 @@ class ParameterSpace(Data):
 
     @property
     def theta_0(self) -> PyTree:
-        """The initialisation, as a pytree."""
+        """The initialisation, as a pytree.
+
+        :meta private:
+        """
         if isinstance(self.origin, jax.core.Tracer):
             return self.unravel(self.origin)
         # Without a program for every shape of a slice.
