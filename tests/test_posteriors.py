@@ -150,7 +150,6 @@ def test_null_data_returns_the_prior(seed, name, stage, setting):
     shared = bool((model.moving_1 & ~model.moving_2).any())
     backend = HMC(
         kernel="joint" if shared else "exchange",
-        num_warmup=400,
         num_draws=2000,
         thinning=12 if shared else 4,
     )
