@@ -94,7 +94,7 @@ class Agreement(Data):
         is_gaussian = isinstance(second_stage, GaussianStage) or not second_stage.free.any()
         if linear is not None and is_gaussian:
             variance = jnp.asarray(second_stage.variance)
-            self.closed_form = _closed_form(linear, self.strength, variance)
+            self.closed_form = linear_gaussian_agreement(linear, self.strength, variance)
 
     @property
     def given(self) -> dict[str, Callable[[PyTree], Array]]:
@@ -147,16 +147,7 @@ class Agreement(Data):
             raise InvalidInput("disagreement", f"{value} at theta_0", "a finite number >= 0")
 
 
-@jax.jit
-def _at(agreement: Agreement, theta: Float[Array, " d"]) -> Float[Array, ""]:
-    return agreement.disagreement(theta)
-
-
-@jax.jit
-def _closed_form(
-    linear: LinearResiduals, strength: Float[Array, ""], variance: Float[Array, " d"]
-) -> LinearGaussianAgreement:
-    return linear_gaussian_agreement(linear, strength, variance, variance.dtype)
+_at = jax.jit(Agreement.disagreement)
 
 
 class AgreementConditioned(dist.Distribution):

@@ -6,7 +6,6 @@ m x m; the formulas use S2 itself, never its inverse, so scales of 0 need no spe
 """
 
 from abc import abstractmethod
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -208,10 +207,11 @@ def inverse_root(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
     return solve_triangular(jnp.linalg.cholesky(identity + gram), identity, lower=True)
 
 
+@jax.jit
 def linear_gaussian_agreement(
-    residuals: LinearResiduals, strength: ArrayLike, variance: ArrayLike, dtype: Any
+    residuals: LinearResiduals, strength: Float[Array, ""], variance: Float[Array, " d"]
 ) -> LinearGaussianAgreement:
-    """Absorb lambda into the residuals and return the closed form."""
-    root = jnp.sqrt(jnp.asarray(strength, dtype))
-    A, c = residuals.A.astype(dtype), residuals.c.astype(dtype)
+    """Absorb lambda into the residuals and return the closed form, in the variance's dtype."""
+    root = jnp.sqrt(strength)
+    A, c = (x.astype(variance.dtype) for x in (residuals.A, residuals.c))
     return LinearGaussianAgreement(root * A, root * c, variance)

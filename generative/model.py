@@ -314,9 +314,7 @@ class TwoStageModel(Data):
             raise InvalidInput("log_likelihood", "NaN at theta_0", "a number of nats")
 
 
-@jax.jit
-def _log_likelihood(model: TwoStageModel, theta: Float[Array, " d"]) -> Float[Array, ""]:
-    return model.log_likelihood(theta)
+_log_likelihood = jax.jit(TwoStageModel.log_likelihood)
 
 
 def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:

@@ -1,62 +1,30 @@
 """How many programs were compiled: a second model of the same structure should compile none."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
 
 import jax
 
-_COMPILED = "/jax/core/compile/backend_compile_duration"
+_NEEDED = "/jax/core/compile/backend_compile_duration"
 _FOUND = "/jax/compilation_cache/cache_hits"
 
+_total: Counter[str] = Counter()
 
-@dataclass
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: _total.update([event]))
+jax.monitoring.register_event_listener(lambda event, **__: _total.update([event]))
+
+
 class Compilations:
-    """Programs that were needed for the first time in this process.
+    """Programs that this process needed for the first time, counted from now on."""
 
-    Attributes
-    ----------
-    number : int
-        Compiled.
-    found : int
-        Taken from the persistent cache instead.
-    seconds : float
-        For both, in all threads together.
-    """
+    def __init__(self) -> None:
+        self._before = _total.copy()
 
-    number: int = 0
-    found: int = 0
-    seconds: float = 0.0
+    @property
+    def needed(self) -> int:
+        """Number of programs that were compiled or taken from the persistent cache."""
+        return _total[_NEEDED] - self._before[_NEEDED]
 
-
-_total = Compilations()
-
-
-def _on_duration(event: str, duration: float, **_: object) -> None:
-    if event == _COMPILED:
-        _total.number += 1
-        _total.seconds += duration
-
-
-def _on_event(event: str, **_: object) -> None:
-    if event == _FOUND:
-        _total.number -= 1
-        _total.found += 1
-
-
-jax.monitoring.register_event_duration_secs_listener(_on_duration)
-jax.monitoring.register_event_listener(_on_event)
-
-
-@contextmanager
-def counted() -> Iterator[Compilations]:
-    """Count what is compiled within; the counts are there when it ends."""
-    before = (_total.number, _total.found, _total.seconds)
-    counts = Compilations()
-    try:
-        yield counts
-    finally:
-        after = (_total.number, _total.found, _total.seconds)
-        counts.number, counts.found, counts.seconds = (
-            new - old for new, old in zip(after, before, strict=True)
-        )
+    @property
+    def compiled(self) -> int:
+        """Number of programs that were not in the persistent cache."""
+        return self.needed - (_total[_FOUND] - self._before[_FOUND])

@@ -16,7 +16,7 @@ from generative.values import is_integer, is_number, require_mapping
 from inference.backends.base import Backend
 from inference.batches import over_points
 from inference.checkpoint import Checkpoints
-from inference.compilations import counted
+from inference.compilations import Compilations
 from inference.datatree import coordinates, versions
 from inference.feasible import check_backend, check_draws
 from inference.folder import MANIFEST, refuse_occupied, require_writable
@@ -89,8 +89,8 @@ def infer(
             return _resumed(directory, model, fingerprint, backend, seed, provenance or {})
         refuse_occupied(directory, resume)
         require_writable(directory)
-    with counted() as set_up:
-        check_points(model)
+    compilations = Compilations()
+    check_points(model)
     configuration = {
         "backend": type(backend).__name__,
         "options": backend.model_dump(),
@@ -101,9 +101,8 @@ def infer(
     if directory is not None:
         identity = configuration | _identity(model, fingerprint)
         monitor = Monitor(progress, Checkpoints(directory, identity, checkpoint_seconds))
-    with counted() as compilations:
-        run = backend.run(model, seed, monitor, configuration)
-    run.tree.attrs["compilations"] = set_up.number + compilations.number
+    run = backend.run(model, seed, monitor, configuration)
+    run.tree.attrs["compilations"] = compilations.compiled
     check_draws(model, run.tree)
     run.tree.attrs["fingerprint"] = fingerprint
     if directory is not None:

@@ -10,7 +10,7 @@ from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.agreement import AgreementConditioned
 from generative.parts import Column, Parts
 from inference import SGLD, MaximumAPosteriori, RejectionGibbs, infer
-from inference.compilations import counted
+from inference.compilations import Compilations
 from inference.evidence.pilot import plan
 from inference.evidence.population import Recipe
 from inference.evidence.prior import annealed_prior
@@ -25,16 +25,16 @@ BACKENDS = (
 
 
 def compiled(model, backend):
-    with counted() as found:
-        infer(model, backend, progress=False)
-    return found.number + found.found
+    found = Compilations()
+    infer(model, backend, progress=False)
+    return found.needed
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: type(backend).__name__)
 def test_a_second_model_compiles_nothing(backend):
     first = problems.get("double_well").model
     infer(first, backend, progress=False)
-    # Another lambda and prior scale, built anew, and other data.
+    # Built anew, with another lambda and prior scale.
     second = problems.get("double_well").model.replace(
         agreement_strength=2.9, first_stage=GaussianStage(1.1)
     )
@@ -58,18 +58,18 @@ def test_what_a_closure_holds_is_compiled_anew():
 
 def test_a_run_tells_how_many_programs_it_compiled():
     model, backend = closure_model(0.5), BACKENDS[0]
-    with counted() as found:
-        run = infer(model, backend, progress=False)
-    assert 0 <= run.tree.attrs["compilations"] <= found.number + found.found
+    found = Compilations()
+    run = infer(model, backend, progress=False)
+    assert 0 <= run.tree.attrs["compilations"] <= found.needed
     assert infer(model, backend, progress=False).tree.attrs["compilations"] == 0
 
 
 def test_pilots_share_their_programs():
     def planned(model):
         prior = annealed_prior(Recipe(model, PersistentNegative(8), 8))
-        with counted() as found:
-            plan(prior, jax.random.key(0), 2, 8)
-        return found.number + found.found
+        found = Compilations()
+        plan(prior, jax.random.key(0), 2, 8)
+        return found.needed
 
     model = problems.get("double_well").model
     planned(model)

@@ -127,7 +127,7 @@ class HMC(Sampler):
             sampler, _ = choose(model, *self._settings)
         num_moves = int(draws.tuning.get("num_moves", _FIRST_MOVES))
         if draws.doubling is not None and draws.doubling.check.passed:
-            num_moves = sampler.whole(num_moves // 2)  # which gave the same draws
+            num_moves = draws.doubling.num_moves  # half as many, which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)
         effort = (self.evidence_particles, num_moves, monitor)
         found, how = log_evidence_beside(recipe, draws.values, key, *effort)
@@ -274,9 +274,7 @@ class HMC(Sampler):
         draws.checks[0] = check_divergences(draws.values["diverging"])
 
 
-@jax.jit
-def _adapt(kernel: ExchangeKernel, state: ExchangeState, *arguments: PyTree) -> ExchangeState:
-    return kernel.adapt(state, *arguments)
+_adapt = jax.jit(ExchangeKernel.adapt)
 
 
 def _with_moves(

@@ -60,4 +60,4 @@ def start(kernel: ChainKernel, keys: jax.Array, num_warmup: int | Int[Array, ""]
 
 def sweeps(kernel: ChainKernel) -> Partial:
     """Return the step of a loop: one sweep of all chains."""
-    return Partial(type(kernel).sample, kernel)
+    return Partial(ChainKernel.sample, kernel)

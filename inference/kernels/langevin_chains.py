@@ -19,6 +19,7 @@ from inference.normalizer.annealing import anneal
 
 # Beyond this, annealed starts would need more memory than the chains.
 _LARGEST_ANNEALED, _NUM_ANNEALED = 30_000, 64
+_SHOW_RUNAWAYS = ("lp", "squared_distance_1", "squared_distance_2")
 # A chain this many times further away than its prior lets it be has left for good.
 _FARTHEST = 1e6
 
@@ -99,15 +100,16 @@ def collect_answers(kernel: Dynamics, state: Chains) -> dict[str, Array]:
 
 def collect_warmup(kernel: Dynamics, state: Chains) -> dict[str, Array]:
     """What shows a runaway chain."""
-    values = collect(kernel, state)
-    return {name: values[name] for name in ("lp", "squared_distance_1", "squared_distance_2")}
+    return _chosen(collect(kernel, state), _SHOW_RUNAWAYS)
 
 
 def collect_draws(kernel: Dynamics, state: Chains) -> dict[str, Array]:
     """What shows a runaway chain, and draws to which a metric can be fitted."""
-    values = collect(kernel, state)
-    drawn = {name: values[name] for name in ("theta_2", "negative")}
-    return collect_warmup(kernel, state) | drawn
+    return _chosen(collect(kernel, state), (*_SHOW_RUNAWAYS, "theta_2", "negative"))
+
+
+def _chosen(values: dict[str, Array], names: tuple[str, ...]) -> dict[str, Array]:
+    return {name: values[name] for name in names}
 
 
 def _collected(
