@@ -1,12 +1,15 @@
 """Where agreement is not quadratic: default backends, all checks on, against exact answers."""
 
+import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import arviz as az
 import numpy as np
 
+from analyses.files import write_whole
 from analyses.provenance import release
 from analyses.tables import markdown_table
 from generative import AgreementNotReached, problems
@@ -66,17 +69,28 @@ class Scores:
     variance_mcse: float
 
 
-def section() -> str:
-    """Run all cases and return their section of the page."""
-    rows = []
+def section(kept: Path | None) -> str:
+    """Run all cases and return their section of the page.
+
+    Parameters
+    ----------
+    kept : Path or None
+        Where finished rows are kept: all cases take hours, and go on where they were interrupted.
+    """
+    rows = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     for name, options, backends in CASES:
         problem = problems.get(name, **options)
         for backend in backends:
-            rows.append(row(problem, backend))
-            print(" ".join(rows[-1]), flush=True)
+            case = f"{name} {options} {backend!r}"
+            if case in rows:
+                continue
+            rows[case] = row(problem, backend)
+            print(" ".join(rows[case]), flush=True)
+            if kept is not None:
+                write_whole(kept, lambda path: path.write_text(json.dumps(rows, indent=1)))
         release()
     title = "## Where agreement is not quadratic, default settings\n\n"
-    return title + _NOTE + markdown_table(_HEADER, rows)
+    return title + _NOTE + markdown_table(_HEADER, list(rows.values()))
 
 
 def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:

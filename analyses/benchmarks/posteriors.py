@@ -80,7 +80,10 @@ def main(out: Path | None) -> int:
     ]
     page += markdown_table(["d", "transported exchange", "plain exchange"], moves)
     publish(page, out)  # what follows takes much longer
-    publish(page + "\n\n" + hard_cases.section(), out)
+    kept = None if out is None else out.with_suffix(".rows.json")
+    publish(page + "\n\n" + hard_cases.section(kept), out)
+    if kept is not None:
+        kept.unlink()
     return 0
 
 
