@@ -61,9 +61,8 @@ def check_fresh(
     number = max(_FEWEST_DRAWS, num_pairs // len(theta_1))
     chosen = np.linspace(0, theta_1.shape[1] - 1, min(number, theta_1.shape[1])).astype(int)
     theta_1, negative = theta_1[:, chosen], negative[:, chosen]
-    flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
-    fresh = annealed_draws(key, model, flat, 1, NUM_FRESH_PARTICLES)[:, 0]
-    fresh = np.asarray(fresh).reshape(theta_1.shape)
+    flat = theta_1.reshape(-1, model.dimension)
+    fresh = annealed_draws(key, model, flat, NUM_FRESH_PARTICLES).reshape(theta_1.shape)
     what = f"w and fresh draws of q at {len(flat)} posterior theta_1"
     return compare_draws(model, FRESH, theta_1, negative, fresh, what)
 

@@ -15,7 +15,7 @@ from inference.progress import Monitor
 from inference.run import Result, Run
 from inference.saved import posterior_mean_cost
 
-_NUM_PRIOR_DRAWS, _NUM_TRIAL_DRAWS, _PRIOR_CAP = 500, 4, 2000
+_NUM_PRIOR_DRAWS, _PRIOR_BATCH, _PRIOR_CAP = 500, 20, 2000
 # Beyond this, hundreds of parameter vectors are too much for what runs beside the draws.
 _LARGEST_KEPT = 30_000
 
@@ -96,8 +96,12 @@ def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] 
     if model.dimension > _LARGEST_KEPT:
         return None, ["no prior draws: the model is too large to keep them"]
     try:
-        simulate(model, key, _NUM_TRIAL_DRAWS, cap=_PRIOR_CAP)  # cheap where it must fail
-        draws = simulate(model, key, _NUM_PRIOR_DRAWS, cap=_PRIOR_CAP)
+        # Few at a time: cheap where it must fail.
+        batches = [
+            simulate(model, jax.random.fold_in(key, index), _PRIOR_BATCH, cap=_PRIOR_CAP)
+            for index in range(_NUM_PRIOR_DRAWS // _PRIOR_BATCH)
+        ]
     except AgreementNotReached:
         return None, ["no prior draws: Z(theta_1) is too small for exact simulation by rejection"]
-    return {"theta_1": np.asarray(draws.theta_1), "theta_2": np.asarray(draws.theta_2)}, []
+    pairs = zip(*((x.theta_1, x.theta_2) for x in batches), strict=True)
+    return dict(zip(("theta_1", "theta_2"), map(np.concatenate, pairs), strict=True)), []

@@ -9,11 +9,11 @@ import pytest
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.agreement import AgreementConditioned
 from generative.parts import Column, Parts
-from inference import SGLD, MaximumAPosteriori, RejectionGibbs, infer
+from inference import HMC, SGLD, MaximumAPosteriori, RejectionGibbs, infer
 from inference.compilations import Compilations
 from inference.evidence.pilot import plan
 from inference.evidence.population import Recipe
-from inference.evidence.prior import annealed_prior
+from inference.evidence.prior import Effort, annealed_prior
 from inference.kernels.negative import PersistentNegative
 
 BACKENDS = (
@@ -38,6 +38,14 @@ def test_a_second_model_compiles_nothing(backend):
     second = problems.get("double_well").model.replace(
         agreement_strength=2.9, first_stage=GaussianStage(1.1)
     )
+    assert compiled(second, backend) == 0
+
+
+@pytest.mark.parametrize("method", ["vectorized", "sequential"])
+def test_nuts_on_a_second_model_compiles_nothing(method):
+    backend = HMC(num_warmup=40, num_draws=20, evidence_particles=0, chain_method=method)
+    first, second = (problems.get("linear_gaussian", d=3, seed=seed).model for seed in (0, 1))
+    infer(first, backend, progress=False)
     assert compiled(second, backend) == 0
 
 
@@ -68,7 +76,7 @@ def test_pilots_share_their_programs():
     def planned(model):
         prior = annealed_prior(Recipe(model, PersistentNegative(8), 8))
         found = Compilations()
-        plan(prior, jax.random.key(0), 2, 8)
+        plan(prior, jax.random.key(0), Effort(2, 8, 1))
         return found.needed
 
     model = problems.get("double_well").model

@@ -15,7 +15,7 @@ from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.evidence import nested, pilot, tempered
 from inference.evidence.chains import log_evidence_beside
 from inference.evidence.population import Recipe
-from inference.evidence.prior import prior_sampler
+from inference.evidence.prior import Effort, prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
 from inference.export import to_anesthetic
 from inference.kernels.negative import (
@@ -33,6 +33,9 @@ SMALL = {"max_doublings": 0, "num_runs": 4}
 SIGMAS = 5.0  # of an error from 8 runs: a false alarm in 2000
 
 
+EFFORT = Effort(num_moves=4, num_annealed=16, num_sweeps=1)
+
+
 def sampler_of(model, negative=None):
     """A prior sampler with persistent negative samples, or given ones."""
     recipe = Recipe(model, negative or PersistentNegative(), 32)
@@ -42,15 +45,15 @@ def sampler_of(model, negative=None):
 def tempered_runs(model, seed, num_runs, num_particles, negative=None):
     """Independent tempered populations along one plan."""
     prior = sampler_of(model, negative)
-    stages = pilot.plan(prior, jax.random.key(seed), 4, 16)
-    return tempered.run(prior, jax.random.key(seed + 1000), stages, num_runs, num_particles, 4, 16)
+    stages = pilot.plan(prior, jax.random.key(seed), EFFORT)
+    return tempered.run(prior, jax.random.key(seed + 1000), stages, num_runs, num_particles, EFFORT)
 
 
 def nested_runs(model, seed, num_runs, num_live=50, num_sweeps=8, negative=None):
     """Independent runs of nested sampling."""
     prior = sampler_of(model, negative)
     return nested.run(
-        prior, jax.random.key(seed), num_runs, num_live, num_sweeps, 4, 16, max_nats=200.0
+        prior, jax.random.key(seed), num_runs, num_live, num_sweeps, EFFORT, max_nats=200.0
     )
 
 

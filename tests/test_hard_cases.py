@@ -16,9 +16,10 @@ from inference import (
     TemperedSMC,
     infer,
 )
+from inference.certificate import NUM_FRESH_PARTICLES
 from inference.evidence.pilot import plan
 from inference.evidence.population import Recipe
-from inference.evidence.prior import annealed_prior
+from inference.evidence.prior import NUM_SWEEPS, Effort, annealed_prior
 from inference.evidence.tempered import run
 from inference.kernels.choice import annealed_negative
 from inference.kernels.exchange import TransportedExchange
@@ -86,9 +87,9 @@ def test_evidence_of_annealed_populations_covers_the_truth(seed):
     model = problem.model
     prior = annealed_prior(Recipe(model, annealed_negative(model), 32))
     key_plan, key_run = jax.random.split(jax.random.key(seed))
-    effort = (16, 32)
-    stages = plan(prior, key_plan, *effort)
-    found = run(prior, key_run, stages, 400, 32, *effort)
+    effort = Effort(16, NUM_FRESH_PARTICLES, NUM_SWEEPS)
+    stages = plan(prior, key_plan, effort)
+    found = run(prior, key_run, stages, 400, 32, effort)
     assert found.exchangeable is not None
     assert found.exchangeable.passed, found.exchangeable.message
     values, errors = log_of_mean(found.log_evidence.reshape(100, 4))

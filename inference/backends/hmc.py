@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import PyTree
-from numpyro.infer import NUTS
 from pydantic import Field
 
-from generative import TwoStageModel, two_stage
+from generative import TwoStageModel
 from inference.backends.base import ChainMethod, Draws, Sampler, place
 from inference.certificate import check_fresh
 from inference.checks import Check, check_divergences
@@ -21,13 +20,13 @@ from inference.evidence.population import Recipe
 from inference.functionals import functionals
 from inference.kernels.chain_kernel import start, sweeps
 from inference.kernels.choice import NegativeChoice, choose, without_rejection
-from inference.kernels.density import describe
 from inference.kernels.exchange import TransportedExchange
-from inference.kernels.exchange_kernel import ExchangeKernel
-from inference.kernels.exchange_state import ExchangeState
+from inference.kernels.exchange_state import ExchangeState, Tuning
+from inference.kernels.exchange_warmup import refitted
 from inference.kernels.joint import ExchangeHMC
 from inference.kernels.lag import MOST, moves_needed
 from inference.kernels.negative import NegativeSampler, RejectionNegative
+from inference.kernels.nuts import nuts_program
 from inference.loop import Loop
 from inference.progress import SILENT, Monitor
 
@@ -143,28 +142,10 @@ class HMC(Sampler):
         if model.is_null:
             # Without data the program's sites would be parameters to NUTS.
             model = model.replace(observation=None)
-        kernel = NUTS(two_stage)
-        keys = jax.random.split(key, self.num_chains)
-        state = kernel.init(keys, self.num_warmup, None, (model,), {})
-        constrain = kernel.postprocess_fn((model,), {})
-
-        def collect(state: Any) -> dict[str, jax.Array]:
-            sites = jax.vmap(constrain)(state.z)
-            theta = {name: sites[name] for name in ("theta_1", "theta_2")}
-            return (
-                theta
-                | jax.vmap(lambda t: describe(model, **t))(theta)
-                | {
-                    "acceptance_rate": state.accept_prob,
-                    "diverging": state.diverging,
-                    "step_size": state.adapt_state.step_size,
-                }
-            )
-
-        # NumPyro's kernel keeps functions of this model: another model compiles anew.
-        step = Partial(lambda s: kernel.sample(s, (model,), {}))
-        step, state = place(step, state, self.chain_method, self.num_chains)
-        loop = Loop(step, Partial(collect), self.thinning, monitor)
+        program = nuts_program(model, self.num_warmup, self.num_chains)
+        state = program.start(model, jax.random.split(key, self.num_chains))
+        step, state = place(program.step(model), state, self.chain_method, self.num_chains)
+        loop = Loop(step, program.collect(model), self.thinning, monitor)
         state, _ = loop.run(state, -(-self.num_warmup // self.thinning), "warm-up")
         state, values = loop.run(state, self.num_draws, "draws")
         return Draws(
@@ -229,12 +210,10 @@ class HMC(Sampler):
             state, values = loop.run(state, iterations, f"warm-up {phase + 1}/3")
             if phase == 2 or iterations < 8:
                 continue
-            late = {
-                n: jnp.asarray(values[n][:, iterations // 2 :]) for n in ("theta_2", "negative")
-            }
+            late = {n: values[n][:, iterations // 2 :] for n in ("theta_2", "negative")}
             if phase == 0:
                 flat_tuning = state.tuning
-            state = _adapt(kernel, state, late, flat_tuning, jnp.asarray(phase > 0))
+            state = _refitted(kernel.model, state, late, flat_tuning, jnp.asarray(phase > 0))
         if self.num_moves is None and values and not kernel.negative.is_exact:
             state = _with_moves(kernel, state, values, key)
         return state
@@ -274,7 +253,22 @@ class HMC(Sampler):
         draws.checks[0] = check_divergences(draws.values["diverging"])
 
 
-_adapt = jax.jit(ExchangeKernel.adapt)
+@jax.jit
+def _refitted(
+    model: TwoStageModel,
+    state: ExchangeState,
+    draws: dict[str, jax.Array],
+    flat: Tuning,
+    judge: jax.Array,
+) -> ExchangeState:
+    """Refit every chain's surrogates to its own draws."""
+
+    def one(state: ExchangeState, draws: dict[str, jax.Array], flat: Tuning) -> ExchangeState:
+        rng_key, key_fit = jax.random.split(state.rng_key)
+        tuning = refitted(key_fit, model, draws, state.tuning, flat, judge)
+        return state._replace(rng_key=rng_key, tuning=tuning)
+
+    return jax.vmap(one)(state, draws, flat)
 
 
 def _with_moves(
@@ -283,7 +277,7 @@ def _with_moves(
     """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
     late = values["theta_1"].shape[1] // 2
     chosen = np.linspace(late, values["theta_1"].shape[1] - 1, _LAG_POINTS).astype(int)
-    pair = (jnp.asarray(values[name][:, chosen]) for name in ("theta_1", "negative"))
+    pair = (values[name][:, chosen] for name in ("theta_1", "negative"))
     number = moves_needed(key, kernel, state.tuning, *pair)
     return state._replace(num_moves=jnp.full_like(state.num_moves, number))
 

@@ -14,7 +14,7 @@ from inference.backends.population import (
 from inference.checks import Check
 from inference.evidence.nested import NestedRuns, run
 from inference.evidence.population import described
-from inference.evidence.prior import PriorSampler
+from inference.evidence.prior import Effort, PriorSampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
 from inference.kernels.constrained import WORTHLESS
 from inference.progress import Monitor
@@ -58,7 +58,12 @@ class NestedSampling(PopulationBackend):
     max_nats: float = Field(500.0, gt=0)
 
     def _attempt(
-        self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
+        self,
+        prior: PriorSampler,
+        key: jax.Array,
+        effort: Effort,
+        size: int | None,
+        monitor: Monitor,
     ) -> tuple[Draws, int]:
         key_size, key, key_fresh = jax.random.split(key, 3)
         if size is None:
@@ -89,8 +94,9 @@ class NestedSampling(PopulationBackend):
             tuning={
                 "num_live": found.num_live,
                 "acceptance_rate": found.acceptance_rate,
-                "num_moves": effort * prior.recipe.negative.whole(self.num_moves),
-                "num_annealed": effort * self.num_annealed,
+                "num_moves": effort.num_moves,
+                "num_annealed": effort.num_annealed,
+                "num_annealed_sweeps": effort.num_sweeps,
             },
             log_evidence=found.estimate,
             weighted=_weighted(found),
@@ -107,7 +113,7 @@ class NestedSampling(PopulationBackend):
         return int(np.clip(np.ceil(needed * found.num_live), self.num_live, largest))
 
     def _runs(
-        self, prior: PriorSampler, key: jax.Array, effort: int, num_live: int, monitor: Monitor
+        self, prior: PriorSampler, key: jax.Array, effort: Effort, num_live: int, monitor: Monitor
     ) -> NestedRuns:
         return run(
             prior,
@@ -115,8 +121,7 @@ class NestedSampling(PopulationBackend):
             self.num_runs,
             num_live,
             self.num_sweeps,
-            effort * prior.recipe.negative.whole(self.num_moves),
-            effort * self.num_annealed,
+            effort,
             self.max_nats,
             monitor,
             self.is_sharded,

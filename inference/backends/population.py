@@ -9,11 +9,18 @@ from pydantic import Field
 
 from generative import TwoStageModel
 from inference.backends.base import Draws, Sampler
-from inference.certificate import check_fresh
+from inference.certificate import NUM_FRESH_PARTICLES, check_fresh
 from inference.checks import Check, check_no_shift
 from inference.doubling import Doubling, compare
 from inference.evidence.population import Recipe
-from inference.evidence.prior import PriorSampler, RejectionCapped, annealed_prior, prior_sampler
+from inference.evidence.prior import (
+    NUM_SWEEPS,
+    Effort,
+    PriorSampler,
+    RejectionCapped,
+    annealed_prior,
+    prior_sampler,
+)
 from inference.functionals import functionals
 from inference.kernels.choice import NegativeChoice, choose, without_rejection
 from inference.kernels.negative import NegativeSampler, RejectionNegative
@@ -45,8 +52,8 @@ class PopulationBackend(Sampler):
         Leapfrog steps per trajectory, at most.
     max_doublings : int
         Where negative samples are not exact, all is repeated with twice their moves and twice the
-        annealed particles, so many times at most, until that changes nothing. 0 skips this check,
-        and the run ends as `unverified`.
+        conditional sweeps of annealed draws, so many times at most, until that changes nothing.
+        0 skips this check, and the run ends as `unverified`.
     num_fresh : int
         Where negative samples are not exact, so many of them are compared with freshly annealed
         ones. 0 skips this check, and the run ends as `unverified`.
@@ -59,7 +66,7 @@ class PopulationBackend(Sampler):
     num_runs: int = Field(8, ge=2)
     negative: NegativeChoice = "auto"
     num_moves: int = Field(8, ge=1)
-    num_annealed: int = Field(32, ge=2)
+    num_annealed: int = Field(NUM_FRESH_PARTICLES, ge=2)
     rejection_cap: int = Field(20_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
     max_doublings: int = Field(2, ge=0, le=8)
@@ -98,17 +105,18 @@ class PopulationBackend(Sampler):
         key, key_prior, key_doubling = jax.random.split(key, 3)
         recipe = Recipe(model, sampler, self.max_num_steps)
         prior = prior_sampler(recipe, key_prior)
-        draws, size = self._attempt(prior, key, 1, None, monitor)
+        moves = sampler.whole(self.num_moves)
+        effort = Effort(moves, self.num_annealed, NUM_SWEEPS)
+        draws, size = self._attempt(prior, key, effort, None, monitor)
         if not prior.holds_at(draws.values["theta_2"]):
             prior = annealed_prior(recipe)
-            draws, size = self._attempt(prior, key, 1, None, monitor)
+            draws, size = self._attempt(prior, key, effort, None, monitor)
         checks: list[Check] = []
         for doubling in range(0 if prior.is_exact else self.max_doublings):
             key_again = jax.random.fold_in(key_doubling, doubling)
-            doubled, _ = self._attempt(prior, key_again, 2 ** (doubling + 1), size, monitor)
-            doubled.doubling, checks = _compared(
-                model, draws, doubled, self.num_moves * 2**doubling
-            )
+            num_moves, effort = effort.num_moves, effort.times(2)
+            doubled, _ = self._attempt(prior, key_again, effort, size, monitor)
+            doubled.doubling, checks = _compared(model, draws, doubled, num_moves)
             draws = doubled
             if all(check.passed for check in checks):
                 break
@@ -120,9 +128,14 @@ class PopulationBackend(Sampler):
 
     @abstractmethod
     def _attempt(
-        self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
+        self,
+        prior: PriorSampler,
+        key: jax.Array,
+        effort: Effort,
+        size: int | None,
+        monitor: Monitor,
     ) -> tuple[Draws, int]:
-        """Make all runs, with a multiple of the moves and annealed particles.
+        """Make all runs, of one effort.
 
         Without a size, runs of their own choose one; the runs that count follow it whatever they
         find, since an error that also decided when to stop would be too small.

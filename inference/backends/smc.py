@@ -17,7 +17,7 @@ from inference.backends.population import (
 from inference.checks import Check, check_divergences
 from inference.evidence.pilot import PowerStage, plan
 from inference.evidence.population import Particles, described
-from inference.evidence.prior import PriorSampler
+from inference.evidence.prior import Effort, PriorSampler
 from inference.evidence.tempered import TemperedRuns, advance, run
 from inference.functionals import functionals
 from inference.normalizer.spread import LARGEST_SPREAD
@@ -60,21 +60,24 @@ class TemperedSMC(PopulationBackend):
     num_draws: int = Field(512, ge=4)
 
     def _attempt(
-        self, prior: PriorSampler, key: jax.Array, effort: int, size: int | None, monitor: Monitor
+        self,
+        prior: PriorSampler,
+        key: jax.Array,
+        effort: Effort,
+        size: int | None,
+        monitor: Monitor,
     ) -> tuple[Draws, int]:
         key_plan, key_size, key_run, key_draw, key_fresh = jax.random.split(key, 5)
-        moves = effort * prior.recipe.negative.whole(self.num_moves)
-        annealed = effort * self.num_annealed
-        stages = plan(prior, key_plan, moves, annealed, monitor)
+        stages = plan(prior, key_plan, effort, monitor)
 
         def runs(key: jax.Array, num_particles: int) -> TemperedRuns:
             number, many = self.num_runs, self.is_sharded
-            return run(prior, key, stages, number, num_particles, moves, annealed, monitor, many)
+            return run(prior, key, stages, number, num_particles, effort, monitor, many)
 
         if size is None:
             size = self._size(prior, runs(key_size, self.num_particles))
         found = runs(key_run, size)
-        values = self._draws(prior, key_draw, stages[-1], found, moves)
+        values = self._draws(prior, key_draw, stages[-1], found, effort.num_moves)
         pair = (np.asarray(found.particles.theta_1), np.asarray(found.particles.negative))
         checks, unverified = self._negatives(prior, key_fresh, *pair, found.exchangeable)
         draws = Draws(
@@ -82,7 +85,7 @@ class TemperedSMC(PopulationBackend):
             [check_divergences(values["diverging"]), *_checks(found), *checks],
             notes=[f"{self.num_runs} runs of {size} particles, {len(stages) - 1} powers"],
             unverified=unverified,
-            tuning=_record(stages, found, moves, annealed),
+            tuning=_record(stages, found, effort),
             log_evidence=found.estimate,
             weighted=_weighted(found),
             exhausted=stages[-1].power < 1,
@@ -178,16 +181,15 @@ def _checks(found: TemperedRuns) -> list[Check]:
     ]
 
 
-def _record(
-    stages: list[PowerStage], found: TemperedRuns, num_moves: int, num_annealed: int
-) -> dict[str, Any]:
+def _record(stages: list[PowerStage], found: TemperedRuns, effort: Effort) -> dict[str, Any]:
     return {
         "powers": found.powers.tolist(),
         "num_sweeps": [stage.num_sweeps for stage in stages],
         "mean_log_likelihood": found.means.mean(axis=0).tolist(),
         "acceptance_rate": found.acceptance_rate.tolist(),
-        "num_moves": num_moves,
-        "num_annealed": num_annealed,
+        "num_moves": effort.num_moves,
+        "num_annealed": effort.num_annealed,
+        "num_annealed_sweeps": effort.num_sweeps,
         "step_theta_2": [float(stage.tuning.step_2.value) for stage in stages],
         "step_negative": [float(stage.tuning.step_negative.value) for stage in stages],
         "step_joint": [float(stage.tuning.step_joint.value) for stage in stages],

@@ -7,17 +7,24 @@ import numpy as np
 from jaxtyping import Array
 
 from generative import InvalidInput, TwoStageModel
+from inference.certificate import NUM_FRESH_PARTICLES
 from inference.doubling import compare
 from inference.estimate import Estimate
 from inference.evidence.pilot import plan
 from inference.evidence.population import Recipe, described
-from inference.evidence.prior import RejectionCapped, annealed_prior, prior_sampler
+from inference.evidence.prior import (
+    NUM_SWEEPS,
+    Effort,
+    RejectionCapped,
+    annealed_prior,
+    prior_sampler,
+)
 from inference.evidence.tempered import TemperedRuns, run
 from inference.functionals import functionals
 from inference.kernels.choice import without_rejection
 from inference.progress import Monitor
 
-_NUM_RUNS, _NUM_ANNEALED = 8, 32
+_NUM_RUNS = 8
 
 
 def log_evidence_beside(
@@ -101,9 +108,9 @@ def _populations(
     prior = prior_sampler(recipe, key_prior)
     if not prior.holds_at(theta_2):
         prior = annealed_prior(recipe)
-    effort = (num_moves, _NUM_ANNEALED, monitor)
-    stages = plan(prior, key_plan, *effort)
-    found = run(prior, key_run, stages, _NUM_RUNS, num_particles, *effort)
+    effort = Effort(num_moves, NUM_FRESH_PARTICLES, NUM_SWEEPS)
+    stages = plan(prior, key_plan, effort, monitor)
+    found = run(prior, key_run, stages, _NUM_RUNS, num_particles, effort, monitor)
     if found.num_failed:
         raise RejectionCapped("negative", f"{found.num_failed} caps hit", "persistent")
     return found, prior.note

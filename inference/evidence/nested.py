@@ -22,10 +22,10 @@ from generative import TwoStageModel
 from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
-from inference.evidence.pilot import settled, start_stage
+from inference.evidence.pilot import start_stage
 from inference.evidence.population import Particles, Recipe
-from inference.evidence.prior import PriorSampler
-from inference.evidence.tempered import by_run, prior_check
+from inference.evidence.prior import Effort, PriorSampler
+from inference.evidence.tempered import prior_check, settled
 from inference.kernels import surrogate as surrogates
 from inference.kernels.constrained import (
     WORTHLESS,
@@ -115,8 +115,7 @@ def run(
     num_runs: int,
     num_live: int,
     num_sweeps: int,
-    num_moves: int,
-    num_annealed: int,
+    effort: Effort,
     max_nats: float,
     monitor: Monitor = SILENT,
     sharded: bool = False,
@@ -130,10 +129,7 @@ def run(
     num_runs, num_live : int
     num_sweeps : int
         Moves of a new point from the live point that it starts at.
-    num_moves : int
-        HMC moves per persistent negative sample.
-    num_annealed : int
-        See :meth:`~inference.evidence.prior.PriorSampler.draw`.
+    effort : Effort
     max_nats : float
         Compression of the prior at which a run stops in any case.
     monitor : Monitor
@@ -141,10 +137,9 @@ def run(
         Whether to spread the runs over all devices.
     """
     key, key_stage, key_start, key_tie = jax.random.split(key, 4)
-    stage = start_stage(prior, key_stage, num_moves, num_annealed)
+    stage = start_stage(prior, key_stage, effort)
     settings = _Settings(prior.recipe, num_live, num_sweeps)
-    effort = (num_runs * num_live, num_moves, num_annealed)
-    particles = by_run(settled(prior, key_start, stage, *effort, monitor), num_runs)
+    particles = settled(prior, key_start, stage, num_runs, num_live, effort, monitor)
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
@@ -161,7 +156,7 @@ def run(
             key_fit, *keys = jax.random.split(jax.random.fold_in(key, len(dead)), num_runs + 1)
             tuning = _refitted(key_fit, settings.recipe, state, tuning)
             state, (points, info) = _advance(
-                jnp.stack(keys), settings, state, tuning, jnp.asarray(num_moves)
+                jnp.stack(keys), settings, state, tuning, jnp.asarray(effort.num_moves)
             )
             tuning = _adapted(tuning, info)
             dead.append(jax.tree.map(np.asarray, points))

@@ -16,12 +16,10 @@ from inference.evidence.population import (
     Particles,
     Recipe,
     adapt_steps,
-    refit,
-    renewed,
-    sweep,
 )
-from inference.evidence.prior import PriorSampler
+from inference.evidence.prior import Effort, PriorSampler
 from inference.kernels.exchange_state import Tuning
+from inference.kernels.exchange_warmup import refitted, untuned
 from inference.normalizer.annealing import ESS_FRACTION, largest_increment
 from inference.progress import SILENT, Monitor
 
@@ -53,8 +51,7 @@ class PowerStage(NamedTuple):
 def plan(
     prior: PriorSampler,
     key: jax.Array,
-    num_moves: int,
-    num_annealed: int,
+    effort: Effort,
     monitor: Monitor = SILENT,
 ) -> list[PowerStage]:
     """Carry a pilot population to power 1, choosing everything on the way.
@@ -63,10 +60,7 @@ def plan(
     ----------
     prior : PriorSampler
     key : PRNG key
-    num_moves : int
-        HMC moves per persistent negative sample.
-    num_annealed : int
-        See :meth:`~inference.evidence.prior.PriorSampler.draw`.
+    effort : Effort
     monitor : Monitor
 
     Returns
@@ -76,7 +70,7 @@ def plan(
     """
     key, key_start = jax.random.split(key)
     section = monitor.section("pilot")
-    particles, flat, stage = _start(prior, key_start, num_moves, num_annealed)
+    particles, flat, stage = _start(prior, key_start, effort)
     stages = [stage] * max(1, section.count)
     key, particles, stages = section.restore((key, particles, stages))
     with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
@@ -85,7 +79,8 @@ def plan(
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
             previous = stages[-1].tuning
             tune = _refitted if len(stages) % _JUDGED_EVERY else _judged
-            particles, stage = tune(key_move, prior, particles, flat, previous, power, num_moves)
+            settings = (flat, previous, power, effort.num_moves)
+            particles, stage = tune(key_move, prior, particles, *settings)
             bar.update(power - stages[-1].power)
             stages.append(stage)
             if stage.power >= 1 or section.is_due:
@@ -93,53 +88,25 @@ def plan(
     return stages
 
 
-def start_stage(
-    prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int
-) -> PowerStage:
+def start_stage(prior: PriorSampler, key: jax.Array, effort: Effort) -> PowerStage:
     """Plan the first stage alone: the prior, power 0."""
-    return _start(prior, key, num_moves, num_annealed)[2]
-
-
-def settled(
-    prior: PriorSampler,
-    key: jax.Array,
-    stage: PowerStage,
-    num_draws: int,
-    num_moves: int,
-    num_annealed: int,
-    monitor: Monitor = SILENT,
-) -> Particles:
-    """Draw a population of the prior; annealed draws move until they forget how they were made."""
-    section = monitor.section("prior")
-    if section.count:
-        return section.restore(Particles(*[jnp.zeros(0)] * len(Particles._fields)))
-    key_draw, key_settle = jax.random.split(key)
-    particles = prior.draw(key_draw, num_draws, num_annealed)
-    if not prior.is_exact:
-        effort = (jnp.asarray(num_moves), jnp.asarray(stage.num_sweeps))
-        power = jnp.asarray(stage.power)
-        key_sweep, key_renew = jax.random.split(key_settle)
-        particles, _ = sweep(key_sweep, prior.recipe, particles, stage.tuning, power, *effort)
-        particles = renewed(key_renew, prior.recipe, particles, stage.tuning, effort[0])
-    section.save(particles, 1)
-    return particles
+    return _start(prior, key, effort)[2]
 
 
 def _start(
-    prior: PriorSampler, key: jax.Array, num_moves: int, num_annealed: int
+    prior: PriorSampler, key: jax.Array, effort: Effort
 ) -> tuple[Particles, Tuning, PowerStage]:
     """Draw a pilot population and tune its moves at power 0; with them, the flat tuning."""
     key_start, key_tune, key_move = jax.random.split(key, 3)
     for number in _PILOT_SIZES:
-        particles = prior.draw(key_start, number, num_annealed)
+        particles = prior.draw(key_start, number, effort)
         if np.any(np.isfinite(particles.log_likelihood)):
             break
     else:
         found = f"-infinity at all of {number} draws of the two-stage prior"
         raise InvalidInput("log_likelihood", found, "finite at some draws")
-    flat = prior.recipe.kernel(0.0).untuned(key_tune, particles.negative)
-    flat = prior.pin(flat)
-    particles, stage = _judged(key_move, prior, particles, flat, flat, 0.0, num_moves)
+    flat = prior.pin(untuned(key_tune, prior.recipe.model, particles.negative))
+    particles, stage = _judged(key_move, prior, particles, flat, flat, 0.0, effort.num_moves)
     return particles, flat, stage
 
 
@@ -173,8 +140,7 @@ def _judged(
         return adapt_steps(key, recipe, particles, tuning, *settings, _ADAPTING_SWEEPS)
 
     def fit(key: jax.Array, tuning: Tuning, other: Tuning, judge: bool) -> Tuning:
-        power, verdict = settings[0], jnp.asarray(judge)
-        return prior.pin(refit(key, recipe, particles, tuning, other, power, verdict))
+        return prior.pin(_refit(key, recipe, particles, tuning, other, power, judge))
 
     metrics = {"metric_2": flat.metric_2, "metric_negative": flat.metric_negative}
     particles, with_flat = adapt(key_flat, particles, previous._replace(**metrics))
@@ -194,8 +160,8 @@ def _refitted(
 ) -> tuple[Particles, PowerStage]:
     """Adapt with metrics of the kind that the previous power had."""
     key_fit, key_stage = jax.random.split(key)
-    recipe, no = prior.recipe, jnp.asarray(False)
-    fitted = refit(key_fit, recipe, particles, previous, previous, jnp.asarray(power), no)
+    recipe = prior.recipe
+    fitted = _refit(key_fit, recipe, particles, previous, previous, power, False)
     kept = {
         name: getattr(flat, name)
         for name in ("metric_2", "metric_negative")
@@ -203,6 +169,21 @@ def _refitted(
     }
     fitted = prior.pin(fitted._replace(**kept))
     return _adapted(key_stage, recipe, particles, fitted, power, num_moves)
+
+
+def _refit(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    previous: Tuning,
+    power: float,
+    judge: bool,
+) -> Tuning:
+    """Fit the surrogates to a population, or (to judge) keep those that bought larger steps."""
+    draws = {"theta_2": particles.theta_2, "negative": particles.negative}
+    model = recipe.kernel(jnp.asarray(power)).model
+    return refitted(key, model, draws, tuning, previous, jnp.asarray(judge))
 
 
 def _adapted(

@@ -145,15 +145,18 @@ def renewed(
     tuning: Tuning,
     num_moves: Int[Array, ""],
 ) -> Particles:
-    """Move every negative sample under its theta_1, so that it forgets what accepted it."""
+    """Move every negative sample under its theta_1, so that it forgets what accepted it.
+
+    Leading axes of the particles: (run, particle).
+    """
     size = tuning.step_negative.value
-    keys = jax.random.split(key, len(particles.theta_1))
+    keys = jax.random.split(key, particles.log_likelihood.shape)
 
     def one(key: jax.Array, theta_1: Array, w: Array) -> Array:
         settings = (tuning.metric_negative, size, num_moves)
         return recipe.negative(key, recipe.model, theta_1, w, *settings)[0]
 
-    negative = jax.vmap(one)(keys, particles.theta_1, particles.negative)
+    negative = jax.vmap(jax.vmap(one))(keys, particles.theta_1, particles.negative)
     return particles._replace(negative=negative)
 
 
@@ -177,24 +180,6 @@ def adapt_steps(
         return _gather(recipe.model, moved), tuning._replace(**steps)
 
     return jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
-
-
-@jax.jit
-def refit(
-    key: jax.Array,
-    recipe: Recipe,
-    particles: Particles,
-    tuning: Tuning,
-    previous: Tuning,
-    power: Float[Array, ""],
-    judge: Array,
-) -> Tuning:
-    """Fit the surrogates to a population, or (to judge) keep those that bought larger steps."""
-    kernel = recipe.kernel(power)
-    first = jax.tree.map(lambda x: x[0], particles)
-    state = kernel.start(key, first.theta_1, first.theta_2, first.negative, tuning)
-    draws = {"theta_2": particles.theta_2, "negative": particles.negative}
-    return kernel.adapt(state, draws, previous, judge).tuning
 
 
 class _Moved(NamedTuple):

@@ -6,6 +6,7 @@ Z(theta_1), which is another evidence.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 from generative import GaussianStage, InvalidInput, LinearGaussianAgreement, TwoStageModel
 from inference.evidence.population import Particles, Recipe, populate
 from inference.kernels import surrogate as surrogates
+from inference.kernels.density import first_draws
 from inference.kernels.exchange_state import Tuning
 from inference.kernels.negative import ReferenceNegative
 from inference.normalizer.annealing import anneal
@@ -23,6 +25,8 @@ from inference.normalizer.conditional import annealed_draws
 
 _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
 _NUM_CHECKED = 1024
+# Conditional sweeps per annealed draw, before any doubling.
+NUM_SWEEPS = 2
 # A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, serves
 # for first draws; and is q itself, for negative samples too.
 _CLOSE_WITHIN, _EXACT_WITHIN = 0.01, 1e-6
@@ -30,6 +34,28 @@ _CLOSE_WITHIN, _EXACT_WITHIN = 0.01, 1e-6
 
 class RejectionCapped(InvalidInput):
     """Rejection hit its cap at a draw of the prior."""
+
+
+class Effort(NamedTuple):
+    """How much work goes into draws that are not exact; doubling it must change nothing.
+
+    Attributes
+    ----------
+    num_moves : int
+        HMC moves per persistent negative sample.
+    num_annealed : int
+        Particles of each population annealed at one theta_1, and of each conditional sweep.
+    num_sweeps : int
+        Conditional sweeps per annealed draw of the prior.
+    """
+
+    num_moves: int
+    num_annealed: int
+    num_sweeps: int
+
+    def times(self, factor: int) -> "Effort":
+        """Return so many times the moves and the sweeps."""
+        return Effort(factor * self.num_moves, self.num_annealed, factor * self.num_sweeps)
 
 
 class PriorSampler(NamedTuple):
@@ -53,15 +79,15 @@ class PriorSampler(NamedTuple):
         """Whether the draws are exact, so that more effort cannot change them."""
         return self.recipe.negative.is_exact
 
-    def draw(self, key: jax.Array, num_draws: int, num_annealed: int) -> Particles:
+    def draw(self, key: jax.Array, num_draws: int, effort: Effort) -> Particles:
         """Draw a population.
 
         Parameters
         ----------
         key : PRNG key
         num_draws : int
-        num_annealed : int
-            Particles of each conditional sweep at each theta_1; unused where draws are exact.
+        effort : Effort
+            Of annealed draws.
 
         Raises
         ------
@@ -70,17 +96,18 @@ class PriorSampler(NamedTuple):
         InvalidInput
             If L is NaN or +infinity at a draw.
         """
-        key_1, key_2 = jax.random.split(key)
         model = self.recipe.model
-        theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (num_draws,))
-        keys = jax.random.split(key_2, num_draws)
         if self.stand_in is not None:
-            particles = _from_stand_in(keys, model, self.stand_in, theta_1)
+            particles = _from_stand_in(key, model, self.stand_in, num_draws)
         elif self.is_exact:
-            particles = _exact(keys, self.recipe, theta_1)
+            particles = _exact(key, self.recipe, num_draws)
         else:
-            draws = annealed_draws(key_2, model, theta_1, 2, num_annealed)
-            particles = populate(model, theta_1, draws[:, 0], draws[:, 1])
+            key_1, key_2 = jax.random.split(key)
+            theta_1 = first_draws(key_1, model, num_draws)
+            pair = np.concatenate([theta_1, theta_1])
+            settings = (effort.num_annealed, effort.num_sweeps)
+            draws = annealed_draws(key_2, model, pair, *settings)
+            particles = populate(model, theta_1, draws[:num_draws], draws[num_draws:])
         _check(particles)
         return particles
 
@@ -129,9 +156,11 @@ def annealed_prior(recipe: Recipe) -> PriorSampler:
     return PriorSampler(recipe, None, note)
 
 
-@jax.jit
-def _exact(keys: jax.Array, recipe: Recipe, theta_1: Float[Array, "n d"]) -> Particles:
+@partial(jax.jit, static_argnums=2)
+def _exact(key: jax.Array, recipe: Recipe, num_draws: int) -> Particles:
     model = recipe.model
+    key_1, key_2 = jax.random.split(key)
+    theta_1 = first_draws(key_1, model, num_draws)
     flat, one = surrogates.flat(model), jnp.ones((), theta_1.dtype)
     nan = jnp.full_like(theta_1[0], jnp.nan)
 
@@ -142,18 +171,17 @@ def _exact(keys: jax.Array, recipe: Recipe, theta_1: Float[Array, "n d"]) -> Par
         ]
         return draws[0][0], draws[1][0]
 
-    theta_2, negative = jax.vmap(pair)(keys, theta_1)
+    theta_2, negative = jax.vmap(pair)(jax.random.split(key_2, num_draws), theta_1)
     return populate(model, theta_1, theta_2, negative)
 
 
-@jax.jit
+@partial(jax.jit, static_argnums=3)
 def _from_stand_in(
-    keys: jax.Array,
-    model: TwoStageModel,
-    stand_in: LinearGaussianAgreement,
-    theta_1: Float[Array, "n d"],
+    key: jax.Array, model: TwoStageModel, stand_in: LinearGaussianAgreement, num_draws: int
 ) -> Particles:
-    key_2, key_w = jax.vmap(jax.random.split, out_axes=1)(keys)
+    key_1, key_pair = jax.random.split(key)
+    theta_1 = first_draws(key_1, model, num_draws)
+    key_2, key_w = jax.random.split(key_pair, (2, num_draws))
     sample = jax.vmap(stand_in.sample)
     return populate(model, theta_1, sample(key_2, theta_1), sample(key_w, theta_1))
 
@@ -162,7 +190,7 @@ def _from_stand_in(
 def _stand_in(key: jax.Array, model: TwoStageModel) -> tuple[LinearGaussianAgreement, Array]:
     """Fit a stand-in for q to annealed draws; with it, the range of its log weights, nats."""
     key_1, key_anneal, key_fit, key_check = jax.random.split(key, 4)
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_POINTS,))
+    theta_1 = first_draws(key_1, model, _NUM_POINTS)
     keys = jax.random.split(key_anneal, _NUM_POINTS)
     found = jax.vmap(lambda k, t: anneal(k, model, t, _DRAWS_PER_POINT).particles)(keys, theta_1)
     potential = surrogates.agreement_potential(model)
@@ -170,7 +198,7 @@ def _stand_in(key: jax.Array, model: TwoStageModel) -> tuple[LinearGaussianAgree
     stand_in = surrogates.fit(key_fit, model, potential, draws, _NUM_CURVATURE_POINTS)
 
     key_more, key_own = jax.random.split(key_check)
-    more = model.first_stage.around(model.space.origin).sample(key_more, (_NUM_CHECKED,))
+    more = first_draws(key_more, model, _NUM_CHECKED)
     own = jax.vmap(stand_in.sample)(jax.random.split(key_own, _NUM_CHECKED), more)
     return stand_in, _range_of_weights(model, stand_in, jnp.concatenate([own, draws]))
 

@@ -21,9 +21,9 @@ from inference.certificate import check_exchangeable
 from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
-from inference.evidence.pilot import PowerStage, settled
-from inference.evidence.population import Particles, Recipe, SweepInfo, sweep
-from inference.evidence.prior import PriorSampler
+from inference.evidence.pilot import PowerStage
+from inference.evidence.population import Particles, Recipe, SweepInfo, renewed, sweep
+from inference.evidence.prior import Effort, PriorSampler
 from inference.kernels.exchange_state import Tuning
 from inference.normalizer.spread import SIGMAS_OF_A_BRACKET, log_of_mean, mean_of_runs
 from inference.progress import SILENT, Monitor
@@ -95,8 +95,7 @@ def run(
     stages: list[PowerStage],
     num_runs: int,
     num_particles: int,
-    num_moves: int,
-    num_annealed: int,
+    effort: Effort,
     monitor: Monitor = SILENT,
     sharded: bool = False,
 ) -> TemperedRuns:
@@ -110,15 +109,14 @@ def run(
     stages : list of PowerStage
         From :func:`plan`.
     num_runs, num_particles : int
-    num_moves, num_annealed : int
-        As for :func:`plan`.
+    effort : Effort
     monitor : Monitor
     sharded : bool
         Whether to spread the runs over all devices.
     """
     key, key_start = jax.random.split(key)
-    effort = (num_runs * num_particles, num_moves, num_annealed)
-    particles = by_run(settled(prior, key_start, stages[0], *effort, monitor), num_runs)
+    size = (num_runs, num_particles)
+    particles = settled(prior, key_start, stages[0], *size, effort, monitor)
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
@@ -132,7 +130,7 @@ def run(
         for index in range(len(infos), len(stages) - 1):
             old, new = stages[index : index + 2]
             key_stage = jax.random.fold_in(key, index)
-            settings = (jnp.asarray(num_moves), jnp.asarray(new.num_sweeps))
+            settings = (jnp.asarray(effort.num_moves), jnp.asarray(new.num_sweeps))
             powers = (jnp.asarray(old.power), jnp.asarray(new.power))
             particles, increment, info = advance(
                 key_stage, prior.recipe, particles, new.tuning, *powers, *settings
@@ -153,6 +151,30 @@ def run(
         np.asarray(infos[-1].diverging).reshape(num_runs, -1),
         exchangeable,
     )
+
+
+def settled(
+    prior: PriorSampler,
+    key: jax.Array,
+    stage: PowerStage,
+    num_runs: int,
+    num_particles: int,
+    effort: Effort,
+    monitor: Monitor = SILENT,
+) -> Particles:
+    """Draw runs from the prior; annealed draws move until they forget how they were made."""
+    section = monitor.section("prior")
+    if section.count:
+        return section.restore(Particles(*[jnp.zeros(0)] * len(Particles._fields)))
+    key_draw, key_move, key_renew = jax.random.split(key, 3)
+    particles = by_run(prior.draw(key_draw, num_runs * num_particles, effort), num_runs)
+    if not prior.is_exact:
+        power, moves = jnp.asarray(stage.power), jnp.asarray(effort.num_moves)
+        settings = (stage.tuning, power, power, moves, jnp.asarray(stage.num_sweeps))
+        particles, _, _ = advance(key_move, prior.recipe, particles, *settings)
+        particles = renewed(key_renew, prior.recipe, particles, stage.tuning, moves)
+    section.save(particles, 1)
+    return particles
 
 
 def prior_check(prior: PriorSampler, particles: Particles) -> Check | None:

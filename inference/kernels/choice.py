@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
 from inference.certificate import NUM_FRESH_PARTICLES, compare_draws
-from inference.kernels.density import share
+from inference.kernels.density import first_draws, share
 from inference.kernels.negative import (
     AnnealedNegative,
     ClosedFormNegative,
@@ -113,13 +113,12 @@ def without_rejection(
 def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
     """Return conditional SMC along the longest schedule that pilots at theta_1 from p1 chose."""
     key_1, key_2 = jax.random.split(jax.random.key(2))
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOTS,))
-    keys = jax.random.split(key_2, _NUM_PILOTS)
-    schedules = _schedules(keys, model, theta_1)
-    longest = int(np.argmax(np.asarray(schedules.length)))
-    length = int(schedules.length[longest])
+    theta_1 = first_draws(key_1, model, _NUM_PILOTS)
+    schedules = jax.tree.map(np.asarray, _schedules(key_2, model, theta_1))
+    longest = int(np.argmax(schedules.length))
     temperatures, step_sizes = (
-        x[longest, :length] for x in (schedules.temperatures, schedules.step_sizes)
+        jnp.asarray(x[longest, : schedules.length[longest]])
+        for x in (schedules.temperatures, schedules.step_sizes)
     )
     return AnnealedNegative(temperatures, step_sizes, _NUM_PARTICLES)
 
@@ -130,26 +129,26 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
         return True
     key_1, key_draws, key_step, key_moves = jax.random.split(jax.random.key(1), 4)
     number = _NUM_CROSSING_POINTS
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (number,))
+    theta_1 = np.asarray(first_draws(key_1, model, number))
     starts, fresh = (
-        annealed_draws(key, model, theta_1, 1, NUM_FRESH_PARTICLES)[:, 0]
+        annealed_draws(key, model, theta_1, NUM_FRESH_PARTICLES)
         for key in jax.random.split(key_draws)
     )
     step_size = last_step(key_step, model, theta_1, NUM_FRESH_PARTICLES)
-    keys = jax.random.split(key_moves, number)
-    moved = _moved(keys, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
+    moved = _moved(key_moves, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
     at, found, fresh = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
     return compare_draws(model, "crossing", at, found, fresh, "moved and fresh draws of q").passed
 
 
 @jax.jit
-def _schedules(keys: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"]) -> Schedule:
+def _schedules(key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"]) -> Schedule:
+    keys = jax.random.split(key, len(theta_1))
     return jax.vmap(lambda k, t: anneal(k, model, t, _NUM_SCHEDULED).schedule)(keys, theta_1)
 
 
 @jax.jit
 def _moved(
-    keys: jax.Array,
+    key: jax.Array,
     model: TwoStageModel,
     persistent: PersistentNegative,
     theta_1: Float[Array, "n d"],
@@ -163,6 +162,7 @@ def _moved(
         start = share(model, theta_1, start)
         return persistent(key, model, theta_1, start, flat(model), step_size, num_moves)[0]
 
+    keys = jax.random.split(key, len(theta_1))
     return jax.vmap(one)(keys, theta_1, jnp.roll(starts, 1, axis=0))
 
 
@@ -187,7 +187,7 @@ def _pilot_tries(model: TwoStageModel) -> float:
 @jax.jit
 def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
     key_1, key_2 = jax.random.split(jax.random.key(0))
-    theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_PILOT_POINTS,))
+    theta_1 = first_draws(key_1, model, _NUM_PILOT_POINTS)
 
     def acceptance(pair: tuple[jax.Array, Array]) -> Array:
         proposal = model.second_stage.around(pair[1])

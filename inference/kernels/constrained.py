@@ -25,7 +25,6 @@ from inference.kernels.negative import NegativeSampler
 from inference.kernels.reference_hmc import (
     LONGEST,
     SHORTEST,
-    Phase,
     Reference,
     integrate,
     kinetic_energy,
@@ -189,25 +188,22 @@ class ConstrainedHMC(ExchangeKernel):
         length = jax.random.uniform(key_length, (), position.dtype, SHORTEST, LONGEST)
         num_steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_num_steps).astype(int)
         step_size = jnp.minimum(step_size, length / num_steps)
-        start = Phase(position, reference.fluctuation(key_velocity), *force(position))
+        velocity = reference.fluctuation(key_velocity)
 
-        def step(phase: Phase) -> Phase:
-            one = jnp.ones((), int)
-            return integrate(force, phase, mean, reference.covariance, step_size, one)
-
-        def step_after_wall(_: int, phase: Phase) -> Phase:
-            value, normal = jax.value_and_grad(constraint)(phase.position)
+        def bounce(position: Array, velocity: Array) -> Array:
+            value, normal = jax.value_and_grad(constraint)(position)
             pushed = reference.covariance(normal)
             norm = jnp.sum(normal * pushed)
             is_wall = ~self._is_above(value) & (norm > 0) & jnp.isfinite(norm)
-            across = jnp.sum(normal * phase.velocity) / jnp.where(is_wall, norm, 1)
-            bounced = phase.velocity - 2 * across * pushed
-            return step(phase._replace(velocity=jnp.where(is_wall, bounced, phase.velocity)))
+            across = jnp.sum(normal * velocity) / jnp.where(is_wall, norm, 1)
+            return jnp.where(is_wall, velocity - 2 * across * pushed, velocity)
 
-        end = jax.lax.fori_loop(0, num_steps - 1, step_after_wall, step(start))
-        log_proposal = kinetic_energy(reference, start.velocity)
+        end = integrate(
+            force, position, velocity, mean, reference.covariance, step_size, num_steps, bounce
+        )
+        log_proposal = kinetic_energy(reference, velocity)
         log_proposal -= kinetic_energy(reference, end.velocity)
-        log_accept = end.log_density - start.log_density + log_proposal
+        log_accept = end.log_density - end.log_density_start + log_proposal
         inside = self._is_above(constraint(end.position)) & ~jnp.isnan(log_accept)
         outside = jnp.full_like(log_accept, -jnp.inf)
         return _End(

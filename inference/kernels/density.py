@@ -1,5 +1,7 @@
 """The log densities that the kernels share, in nats, of single parameter vectors."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -13,6 +15,12 @@ Scalar = Float[Array, ""]
 def log_first(model: TwoStageModel, theta_1: Vector) -> Scalar:
     """Log p1(theta_1)."""
     return model.first_stage.around(model.space.origin).log_prob(theta_1)
+
+
+@partial(jax.jit, static_argnums=2)
+def first_draws(key: jax.Array, model: TwoStageModel, number: int) -> Float[Array, "number d"]:
+    """Draw theta_1 from p1."""
+    return model.first_stage.around(model.space.origin).sample(key, (number,))
 
 
 def log_second(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:

@@ -24,7 +24,7 @@ from generative import GaussianStage
 from inference.kernels.density import log_first, log_joint, log_second, share
 from inference.kernels.exchange_kernel import ExchangeKernel
 from inference.kernels.exchange_state import ExchangeState, Tuning
-from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
+from inference.kernels.reference_hmc import integrate, kinetic_energy
 from inference.kernels.surrogate import score
 
 _NUM_FORCE_STEPS = 8
@@ -81,11 +81,10 @@ class TransportedExchange(ExchangeKernel):
             position = mean + jnp.cos(angle) * centred + jnp.sin(angle) * velocity
             final = jnp.cos(angle) * velocity - jnp.sin(angle) * centred
         else:
-            force = self._force(tuning, theta_2)
-            start = Phase(theta_1, velocity, *force(theta_1))
             end = integrate(
-                force,
-                start,
+                self._force(tuning, theta_2),
+                theta_1,
+                velocity,
                 mean,
                 reference.covariance,
                 angle / _NUM_FORCE_STEPS,

@@ -1,17 +1,18 @@
 """What the kernels that deal with an unknown Z(theta_1) by the exchange ratio have in common."""
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from generative import LinearGaussianAgreement, TwoStageModel
+from generative import TwoStageModel
 from inference.kernels import step_size as step_sizes
-from inference.kernels import surrogate as surrogates
 from inference.kernels.chain_kernel import ChainKernel
-from inference.kernels.conditional import FirstGivenSecond
 from inference.kernels.density import log_agreeing, log_joint, share
 from inference.kernels.exchange_state import ExchangeState, Tuning
+from inference.kernels.exchange_warmup import untuned
 from inference.kernels.independence import independence_step
 from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.kernels.reference_hmc import reference_hmc
@@ -20,9 +21,17 @@ from inference.normalizer.annealing import anneal
 
 _TARGET_SECOND, _TARGET_NEGATIVE = 0.85, 0.8
 _NUM_PARTICLES = 64
-_NUM_CURVATURE_POINTS = 8
-# A curved metric must buy this much larger steps before it replaces the flat one.
-_WORTHWHILE = 1.5
+
+
+class _Settled(NamedTuple):
+    """One chain after an exchange step."""
+
+    theta_1: Float[Array, " d"]
+    theta_2: Float[Array, " d"]
+    negative: Float[Array, " d"]
+    acceptance_rate: Float[Array, ""]
+    rate_negative: Float[Array, ""]  # of the moves of the negative sample
+    found: Bool[Array, ""]
 
 
 class ExchangeKernel(ChainKernel):
@@ -84,17 +93,8 @@ class ExchangeKernel(ChainKernel):
         # L may be -infinity at some particles; a chain that starts there could never leave.
         start = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
         negative = particles[(start + 1) % _NUM_PARTICLES]
-        tuning = self.untuned(key_fit, particles)
+        tuning = untuned(key_fit, model, particles)
         return self.start(rng_key, theta_1, particles[start], negative, tuning, num_warmup)
-
-    def untuned(self, key: jax.Array, draws: Float[Array, "n d"]) -> Tuning:
-        """Return flat metrics and small steps, with a transport fitted to draws of q."""
-        model = self.model
-        potential = surrogates.agreement_potential(model)
-        transport = surrogates.fit(key, model, potential, draws, _NUM_CURVATURE_POINTS)
-        flat = surrogates.flat(model, surrogates.rank(model))
-        steps = (step_sizes.initial(0.3, draws.dtype) for _ in range(4))
-        return Tuning(transport, FirstGivenSecond(model, transport), flat, flat, flat, *steps)
 
     def start(
         self,
@@ -126,74 +126,6 @@ class ExchangeKernel(ChainKernel):
             disagreement_theta_1=zero,
         )
         return self._describe(state)
-
-    def adapt(
-        self,
-        state: ExchangeState,
-        draws: dict[str, Float[Array, "*chain n d"]],
-        previous: Tuning,
-        judge: Bool[Array, ""],
-    ) -> ExchangeState:
-        """Refit the surrogates to warm-up draws and restart the adaptation of step sizes.
-
-        Parameters
-        ----------
-        state : ExchangeState
-            Of one chain or of a batch of chains.
-        draws : dict
-            Warm-up draws of theta_2 and of the negative samples.
-        previous : Tuning
-            The tuning of a warm-up phase with flat metrics.
-        judge : bool array
-            Whether the steps of `state` were made with curved metrics: each of these must then
-            have bought much larger steps than the flat one, or the flat one returns.
-        """
-        if state.i.ndim:
-            return jax.vmap(self._adapt, (0, 0, 0, None))(state, draws, previous, judge)
-        return self._adapt(state, draws, previous, judge)
-
-    def _adapt(
-        self,
-        state: ExchangeState,
-        draws: dict[str, Array],
-        previous: Tuning,
-        judge: Bool[Array, ""],
-    ) -> ExchangeState:
-        model, tuning = self.model, state.tuning
-        key_1, key_2, key_3, rng_key = jax.random.split(state.rng_key, 4)
-        fits = [
-            surrogates.fit(key, model, potential, draws[name], _NUM_CURVATURE_POINTS)
-            for key, potential, name in (
-                (key_1, surrogates.agreement_potential(model), "negative"),
-                (key_2, surrogates.posterior_potential(model), "theta_2"),
-                (key_3, surrogates.likelihood_potential(model), "theta_2"),
-            )
-        ]
-        transport, metric_2, likelihood = fits
-        metric_negative = _choose(
-            transport, tuning.step_negative, previous.metric_negative, previous.step_negative, judge
-        )
-        metric_2 = _choose(metric_2, tuning.step_2, previous.metric_2, previous.step_2, judge)
-        dtype = state.negative.dtype
-        return state._replace(
-            rng_key=rng_key,
-            tuning=Tuning(
-                transport,
-                FirstGivenSecond(model, transport),
-                metric_2,
-                metric_negative,
-                likelihood,
-                *(
-                    step_sizes.initial(step.value, dtype)
-                    for step in (
-                        tuning.step_1,
-                        tuning.step_2,
-                        tuning.step_negative,
-                        tuning.step_joint,
-                    )
-                ),
-            ),
-        )
 
     def _describe(self, state: ExchangeState) -> ExchangeState:
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
@@ -272,55 +204,76 @@ class ExchangeKernel(ChainKernel):
 
         `log_proposal` is the log of the reverse over the forward proposal density.
         """
-        model, tuning = self.model, state.tuning
-        key_negative, key_accept, key_keep = jax.random.split(key, 3)
-        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
-        fresh, rate, found = self._negative(
-            key_negative,
-            state,
-            proposed_1,
-            self._carry(tuning, state.negative, theta_1, proposed_1),
+        keys = jax.random.split(key, 3)
+        tuning = state.tuning
+        proposal = (proposed_1, proposed_2, log_proposal)
+        carried = self._carry(tuning, state.negative, state.z["theta_1"], proposed_1)
+
+        def turn(index: Array, kept: _Settled) -> _Settled:
+            is_first = index == 0
+            w, rate, found = self._negative(
+                keys[2 * index],
+                state._replace(num_moves=jnp.where(is_first, state.num_moves, 1)),
+                jnp.where(is_first, proposed_1, kept.theta_1),
+                jnp.where(is_first, carried, kept.negative),
+            )
+
+            def accept() -> _Settled:
+                return self._accepted(keys[1], state, proposal, w, found, rate)
+
+            return jax.lax.cond(is_first, accept, lambda: kept._replace(negative=w))
+
+        # An accepted sample has passed a test that depends on it, and a refused proposal leaves
+        # the old one in place: neither has the law of q any more until it moves. One move is
+        # enough to go on from, since each proposal makes `num_moves` more. A loop of two turns
+        # compiles the sampler once.
+        zero, no = jnp.zeros((), proposed_1.dtype), jnp.zeros((), bool)
+        start = _Settled(state.z["theta_1"], state.z["theta_2"], state.negative, zero, zero, no)
+        turns = 1 if self.negative.is_exact else 2
+        settled = jax.lax.fori_loop(0, turns, turn, start)
+        rate, is_warmup = settled.acceptance_rate, state.i < state.num_warmup
+        return state._replace(
+            z={"theta_1": settled.theta_1, "theta_2": settled.theta_2},
+            negative=settled.negative,
+            acceptance_rate=rate,
+            num_failed=state.num_failed + jnp.where(settled.found | is_warmup, 0, 1),
+            tuning=tuning._replace(
+                step_1=self._adapted(state, tuning.step_1, rate, self.target_acceptance),
+                step_negative=self._adapted(
+                    state, tuning.step_negative, settled.rate_negative, _TARGET_NEGATIVE
+                ),
+            ),
         )
+
+    def _accepted(
+        self,
+        key: jax.Array,
+        state: ExchangeState,
+        proposal: tuple[Array, Array, Array],
+        fresh: Array,
+        found: Array,
+        rate_negative: Array,
+    ) -> _Settled:
+        """Accept or reject, given a negative sample under the proposal."""
+        model = self.model
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        proposed_1, proposed_2, log_proposal = proposal
         log_accept = (
             log_joint(model, proposed_1, proposed_2)
             - log_joint(model, theta_1, theta_2)
             + log_proposal
         )
         if not self.omit_normalizer:
-            carried = self._carry(tuning, fresh, proposed_1, theta_1)
+            carried = self._carry(state.tuning, fresh, proposed_1, theta_1)
             log_accept += log_agreeing(model, theta_1, carried)
             log_accept -= log_agreeing(model, proposed_1, fresh)
         log_accept = jnp.where(found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
-        acceptance_rate = jnp.exp(jnp.minimum(log_accept, 0.0))
-        accept = -jax.random.exponential(key_accept, (), theta_1.dtype) < log_accept
-        theta_1 = jnp.where(accept, proposed_1, theta_1)
-        negative = jnp.where(accept, fresh, state.negative)
-        if not self.negative.is_exact:
-            # An accepted sample has passed a test that depends on it, and a refused proposal leaves
-            # the old one in place: neither has the law of q any more until it moves. One move is
-            # enough to go on from, since each proposal makes `num_moves` more.
-            once = state._replace(num_moves=jnp.ones_like(state.num_moves))
-            negative, _, _ = self._negative(key_keep, once, theta_1, negative)
-        is_warmup = state.i < state.num_warmup
-        return state._replace(
-            z={"theta_1": theta_1, "theta_2": jnp.where(accept, proposed_2, theta_2)},
-            negative=negative,
-            acceptance_rate=acceptance_rate,
-            num_failed=state.num_failed + jnp.where(found | is_warmup, 0, 1),
-            tuning=tuning._replace(
-                step_1=self._adapted(state, tuning.step_1, acceptance_rate, self.target_acceptance),
-                step_negative=self._adapted(state, tuning.step_negative, rate, _TARGET_NEGATIVE),
-            ),
+        accept = -jax.random.exponential(key, (), theta_1.dtype) < log_accept
+        return _Settled(
+            jnp.where(accept, proposed_1, theta_1),
+            jnp.where(accept, proposed_2, theta_2),
+            jnp.where(accept, fresh, state.negative),
+            jnp.exp(jnp.minimum(log_accept, 0.0)).astype(theta_1.dtype),
+            rate_negative,
+            found,
         )
-
-
-def _choose(
-    curved: LinearGaussianAgreement,
-    curved_step: StepSize,
-    flat: LinearGaussianAgreement,
-    flat_step: StepSize,
-    judge: Bool[Array, ""],
-) -> LinearGaussianAgreement:
-    """Return the curved metric, if judged: where its steps were much larger than the flat one's."""
-    better = ~judge | (curved_step.value > _WORTHWHILE * flat_step.value)
-    return jax.tree.map(lambda x, y: jnp.where(better, x, y), curved, flat)

@@ -18,7 +18,7 @@ from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels.density import log_joint, share
 from inference.kernels.exchange_kernel import ExchangeKernel
 from inference.kernels.exchange_state import ExchangeState
-from inference.kernels.reference_hmc import Phase, integrate, kinetic_energy
+from inference.kernels.reference_hmc import integrate, kinetic_energy
 from inference.kernels.surrogate import score
 
 _TARGET_SURROGATE = 0.9
@@ -142,23 +142,22 @@ class ExchangeHMC(ExchangeKernel):
         reference = PosteriorReference(
             JointReference(tuning.transport, variance_1), tuning.likelihood
         )
-        force = surrogate_force(model, tuning.transport)
         position = jnp.concatenate([state.z["theta_1"], state.z["theta_2"]])
         velocity = reference.fluctuation(key_velocity)
         length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)
         steps = jnp.ceil(length / tuning.step_joint.value)
         num_steps = jnp.clip(steps, 1, self.max_num_steps).astype(int)
-        start = Phase(position, velocity, *force(position))
         end = integrate(
-            force,
-            start,
+            surrogate_force(model, tuning.transport),
+            position,
+            velocity,
             reference.mean(origin),
             reference.covariance,
             jnp.minimum(tuning.step_joint.value, length / num_steps),
             num_steps,
         )
         log_proposal = kinetic_energy(reference, velocity) - kinetic_energy(reference, end.velocity)
-        surrogate_gain = end.log_density - start.log_density + log_proposal
+        surrogate_gain = end.log_density - end.log_density_start + log_proposal
         rate = jnp.exp(jnp.minimum(jnp.nan_to_num(surrogate_gain, nan=-jnp.inf), 0.0))
         step_joint = self._adapted(state, tuning.step_joint, rate, _TARGET_SURROGATE)
         proposed_1, proposed_2 = jnp.split(end.position, 2)

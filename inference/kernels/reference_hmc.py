@@ -31,13 +31,14 @@ class Reference(Protocol):
         """Sigma^-1 x."""
 
 
-class Phase(NamedTuple):
-    """A point of phase space with its log density (nats) and gradient."""
+class Trajectory(NamedTuple):
+    """The end of a trajectory; log densities at both ends, nats, and the last force."""
 
     position: Float[Array, " d"]
     velocity: Float[Array, " d"]
     log_density: Float[Array, ""]
     gradient: Float[Array, " d"]
+    log_density_start: Float[Array, ""]
 
 
 class MoveInfo(NamedTuple):
@@ -65,42 +66,58 @@ def kinetic_energy(reference: Reference, velocity: Float[Array, " d"]) -> Float[
 
 def integrate(
     value_and_grad_fn: Callable[[Array], tuple[Array, Array]],
-    phase: Phase,
+    position: Float[Array, " d"],
+    velocity: Float[Array, " d"],
     mean: Float[Array, " d"],
     covariance: Callable[[Array], Array],
     step_size: Float[Array, ""],
     num_steps: Int[Array, ""],
-) -> Phase:
+    bounce_fn: Callable[[Array, Array], Array] | None = None,
+) -> Trajectory:
     """Kick, rotate, kick: reversible and volume preserving for any force.
+
+    The force is compiled in one place: the loop visits the start and the end of every step, where
+    half a kick ends one step and half begins the next.
 
     Parameters
     ----------
     value_and_grad_fn : callable
         Log density (nats) of a position, and the force, its gradient or any other field.
-    phase : Phase
+    position, velocity : arrays, shape (d,)
     mean : array, shape (d,)
     covariance : callable
         x -> Sigma x.
     step_size : float array
         Angle of one step, radians.
     num_steps : int array
+    bounce_fn : callable, optional
+        (position, velocity) -> velocity, between two steps.
     """
     cos, sin = jnp.cos(step_size), jnp.sin(step_size)
 
-    def kick(phase: Phase) -> Array:
+    def visit(index: Array, at: Trajectory) -> Trajectory:
+        value, gradient = value_and_grad_fn(at.position)
+        centred = at.position - mean
         # Sigma grad phi(x), since grad log N(x; mean, Sigma) = -Sigma^-1 (x - mean).
-        force = covariance(phase.gradient) + phase.position - mean
-        return phase.velocity + 0.5 * step_size * force
+        half = 0.5 * step_size * (covariance(gradient) + centred)
+        is_start, is_end = index == 0, index == num_steps
+        velocity = jnp.where(is_start, at.velocity, at.velocity + half)
+        if bounce_fn is not None:
+            bounced = bounce_fn(at.position, velocity)
+            velocity = jnp.where(is_start | is_end, velocity, bounced)
+        kicked = velocity + half
+        return Trajectory(
+            jnp.where(is_end, at.position, mean + cos * centred + sin * kicked),
+            jnp.where(is_end, velocity, cos * kicked - sin * centred),
+            value,
+            gradient,
+            jnp.where(is_start, value, at.log_density_start),
+        )
 
-    def step(_: int, phase: Phase) -> Phase:
-        velocity = kick(phase)
-        centred = phase.position - mean
-        position = mean + cos * centred + sin * velocity
-        velocity = cos * velocity - sin * centred
-        phase = Phase(position, velocity, *value_and_grad_fn(position))
-        return phase._replace(velocity=kick(phase))
-
-    return jax.lax.fori_loop(0, num_steps, step, phase)
+    value, gradient = jax.eval_shape(value_and_grad_fn, position)
+    zero = jnp.zeros((), value.dtype)
+    start = Trajectory(position, velocity, zero, jnp.zeros(gradient.shape, gradient.dtype), zero)
+    return jax.lax.fori_loop(0, num_steps + 1, visit, start)
 
 
 def reference_hmc(
@@ -132,18 +149,18 @@ def reference_hmc(
     dtype = position.dtype
     length = jax.random.uniform(key_length, (), dtype, SHORTEST, LONGEST)
     num_steps = jnp.clip(jnp.ceil(length / step_size), 1, max_num_steps).astype(int)
-    value_and_grad_fn = jax.value_and_grad(logdensity_fn)
-    start = Phase(position, reference.fluctuation(key_velocity), *value_and_grad_fn(position))
+    velocity = reference.fluctuation(key_velocity)
     end = integrate(
-        value_and_grad_fn,
-        start,
+        jax.value_and_grad(logdensity_fn),
+        position,
+        velocity,
         mean,
         reference.covariance,
         jnp.minimum(step_size, length / num_steps),
         num_steps,
     )
-    gain = end.log_density - start.log_density
-    gain -= kinetic_energy(reference, end.velocity) - kinetic_energy(reference, start.velocity)
+    gain = end.log_density - end.log_density_start
+    gain -= kinetic_energy(reference, end.velocity) - kinetic_energy(reference, velocity)
     # A start outside the support (an indicator C can put it there) must not freeze the chain.
     log_accept = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
     accept = -jax.random.exponential(key_accept, (), dtype) < log_accept
@@ -151,7 +168,7 @@ def reference_hmc(
     return jnp.where(accept, end.position, position), info
 
 
-def _is_divergent(end: Phase, gain: Float[Array, ""]) -> Bool[Array, ""]:
+def _is_divergent(end: Trajectory, gain: Float[Array, ""]) -> Bool[Array, ""]:
     """Whether the integrator broke down: no force at the end, or a huge error along a finite path.
 
     Ending outside the support (log density -infinity) is an honest rejection.

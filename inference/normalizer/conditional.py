@@ -11,6 +11,7 @@ The moves along the path are reversible, so that the path which leads to a given
 the same moves, backwards.
 """
 
+from collections.abc import Iterator
 from functools import partial
 
 import jax
@@ -33,117 +34,95 @@ def annealed_draws(
     key: jax.Array,
     model: TwoStageModel,
     theta_1: Float[Array, "point d"],
-    num_draws: int,
     num_particles: int,
     num_sweeps: int = 1,
-) -> Float[Array, "point draw d"]:
-    """Draw from q(. | theta_1) at each of many theta_1.
+) -> Float[np.ndarray, "point d"]:
+    """Draw from q(. | theta_1) at each of many theta_1, independently.
 
-    At each point a pilot population chooses a schedule; each draw starts at a particle of its own
-    of the pilot and makes conditional sweeps along that schedule.
+    At each point a pilot population chooses a schedule; the draw starts at one of the pilot's
+    particles and makes conditional sweeps along that schedule.
 
     Parameters
     ----------
     key : PRNG key
     model : TwoStageModel
     theta_1 : array, shape (point, d)
-    num_draws : int
-        Per point, at most `num_particles`. They share the pilot, and little of it is left.
     num_particles : int
         Of the pilot and of every sweep. Too few, and minor modes keep some of the pilot's error.
     num_sweeps : int
+        Each leaves about 1 / num_particles of that error.
     """
-    key_pilot, key_sweep = jax.random.split(key)
-    number = len(theta_1)
-    points = (
-        jax.random.split(key_pilot, number),
-        jax.random.split(key_sweep, (number, num_draws)),
-        theta_1,
-    )
-    settings = (num_draws, num_particles, num_sweeps)
+    points = np.asarray(theta_1)
     blocks = []
-    for start in range(0, number, _BLOCK):
-        block = [_padded(x[start:]) for x in points]
-        blocks.append(_block(model, block[0], block[1], block[2], *settings))
-    return jnp.concatenate(blocks)[:number]
+    for index, block in enumerate(_blocks(points)):
+        key_pilot, key_sweep = _keys(key, index)
+        starts, schedules = pilots(key_pilot, model, block, num_particles)
+        settings = (jnp.asarray(num_sweeps), num_particles, rungs(schedules))
+        blocks.append(_refreshed(key_sweep, model, block, schedules, starts, *settings))
+    return np.concatenate([np.asarray(block) for block in blocks])[: len(points)]
 
 
 def last_step(
     key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], num_particles: int
 ) -> Float[Array, ""]:
     """Mean step size of moves that leave q itself invariant, by pilots at some points."""
-    keys = _padded(jax.random.split(key, len(theta_1)))
-    schedules = pilots(keys, model, _padded(theta_1), 1, num_particles)[1]
+    block = next(_blocks(np.asarray(theta_1)))
+    _, schedules = pilots(key, model, block, num_particles)
     last = np.asarray(schedules.length) - 1
-    steps = np.asarray(schedules.step_sizes)[np.arange(_BLOCK), last]
-    return jnp.asarray(steps.mean(), theta_1.dtype)
+    steps = np.asarray(schedules.step_sizes)[np.arange(len(last)), last]
+    return jnp.asarray(steps.mean(), block.dtype)
 
 
-def _padded(points: Array) -> Array:
-    """Cut to a block, or repeat the last point until it is full: one program serves any number."""
-    return points[np.minimum(np.arange(_BLOCK), len(points) - 1)]
+def _blocks(points: Float[np.ndarray, "point d"]) -> Iterator[Float[np.ndarray, "block d"]]:
+    """Blocks of one size, so that one program serves any number; the last point fills the last."""
+    for start in range(0, len(points), _BLOCK):
+        yield points[np.minimum(np.arange(start, start + _BLOCK), len(points) - 1)]
 
 
-def _block(
-    model: TwoStageModel,
-    keys_pilot: jax.Array,
-    keys_sweep: jax.Array,
-    theta_1: Float[Array, "block d"],
-    num_draws: int,
-    num_particles: int,
-    num_sweeps: int,
-) -> Float[Array, "block draw d"]:
-    starts, schedules = pilots(keys_pilot, model, theta_1, num_draws, num_particles)
-    settings = (num_particles, num_sweeps, rungs(schedules))
-    return _refreshed(keys_sweep, model, theta_1, schedules, starts, *settings)
+@jax.jit
+def _keys(key: jax.Array, index: int) -> jax.Array:
+    return jax.random.split(jax.random.fold_in(key, index))
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jax.jit, static_argnums=3)
 def pilots(
-    keys: jax.Array,
-    model: TwoStageModel,
-    theta_1: Float[Array, "point d"],
-    num_draws: int,
-    num_particles: int,
-) -> tuple[Float[Array, "point draw d"], Schedule]:
-    """Anneal a population at each point; return some of its particles, and its schedule."""
+    key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "block d"], num_particles: int
+) -> tuple[Float[Array, "block d"], Schedule]:
+    """Anneal a population at each point; return one of its particles, and its schedule."""
 
     def one(x: tuple[jax.Array, Array]) -> tuple[Array, Schedule]:
         found = anneal(x[0], model, x[1], num_particles)
-        return found.particles[:num_draws], found.schedule
+        return found.particles[0], found.schedule
 
+    keys = jax.random.split(key, len(theta_1))
     size = in_flight(len(theta_1), num_particles * theta_1.shape[1])
     return jax.lax.map(one, (keys, theta_1), batch_size=size)
 
 
-@partial(jax.jit, static_argnums=(5, 6, 7))
+@partial(jax.jit, static_argnums=(6, 7))
 def _refreshed(
-    keys: jax.Array,
+    key: jax.Array,
     model: TwoStageModel,
     theta_1: Float[Array, "block d"],
     schedules: Schedule,
-    starts: Float[Array, "block draw d"],
+    starts: Float[Array, "block d"],
+    num_sweeps: Int[Array, ""],
     num_particles: int,
-    num_sweeps: int,
     num_rungs: int,
-) -> Float[Array, "block draw d"]:
-    def at_point(x: tuple) -> Array:
-        keys, theta_1, schedule, starts = x
+) -> Float[Array, "block d"]:
+    def one(x: tuple) -> Array:
+        key, theta_1, schedule, start = x
         path = Path(model, theta_1, flat(model))
 
-        def one(key: jax.Array, draw: Array) -> Array:
-            settings = (num_particles, num_rungs)
+        def sweep(index: Array, draw: Array) -> Array:
+            key_sweep = jax.random.fold_in(key, index)
+            return conditional_sweep(key_sweep, path, schedule, draw, num_particles, num_rungs)[0]
 
-            def sweep(index: Array, draw: Array) -> Array:
-                key_sweep = jax.random.fold_in(key, index)
-                return conditional_sweep(key_sweep, path, schedule, draw, *settings)[0]
+        return jax.lax.fori_loop(0, num_sweeps, sweep, start)
 
-            return jax.lax.fori_loop(0, num_sweeps, sweep, draw)
-
-        return jax.vmap(one)(keys, starts)
-
-    size = in_flight(len(theta_1), (num_particles + num_rungs) * starts[0].size)
-    return jax.lax.map(at_point, (keys, theta_1, schedules, starts), batch_size=size)
+    keys = jax.random.split(key, len(theta_1))
+    size = in_flight(len(theta_1), (num_particles + num_rungs) * theta_1.shape[1])
+    return jax.lax.map(one, (keys, theta_1, schedules, starts), batch_size=size)
 
 
 def conditional_sweep(
