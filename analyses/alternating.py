@@ -118,7 +118,7 @@ def _cosines(model: TwoStageModel, point: tuple[jax.Array, Array, Array]) -> dic
     `ceiling` is the root of the cosine of two independent estimates.
     """
     key, a, b = point
-    variance = model.second_stage.variance
+    variance = model.second_stage.reference_variance
     strength = model.agreement.strength
     gradient = jax.grad(model.agreement.disagreement)
 
@@ -135,7 +135,7 @@ def _cosines(model: TwoStageModel, point: tuple[jax.Array, Array, Array]) -> dic
     drive = variance * jax.grad(joint)(b)
     new = share(model, a, b + _STEP * (drive - (b - a)))
     forces = {"unrolled": -gradient(new), "carried": -(gradient(new) - gradient(b))}
-    scale = jnp.sqrt(model.first_stage.variance)  # what a step of theta_1 can use
+    scale = jnp.sqrt(model.first_stage.reference_variance)  # what a step of theta_1 can use
     found = {name: _cosine(scale * x, scale * exact) for name, x in forces.items()}
     reliability = jnp.maximum(_cosine(scale * first, scale * second), 0)
     # Spearman and Brown's formula, for the mean of two.

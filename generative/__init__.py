@@ -8,7 +8,7 @@ from generative.model import TwoStageModel
 from generative.parameters import ParameterSpace
 from generative.program import two_stage
 from generative.simulate import Simulation, simulate
-from generative.stages import GaussianStage, LaplaceStage, Stage
+from generative.stages import GaussianStage, LaplaceStage, Stage, StudentTStage
 
 __all__ = [
     "Agreement",
@@ -24,6 +24,7 @@ __all__ = [
     "ParameterSpace",
     "Simulation",
     "Stage",
+    "StudentTStage",
     "TwoStageModel",
     "problems",
     "simulate",

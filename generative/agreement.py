@@ -17,7 +17,7 @@ from generative.linear import (
 )
 from generative.parameters import ParameterSpace
 from generative.parts import Data, Parts
-from generative.stages import GaussianStage, Stage
+from generative.stages import Stage
 from generative.user_code import blame, require_callable, require_scalar, traced
 from generative.values import require_finite, rounding
 
@@ -91,7 +91,7 @@ class Agreement(Data):
             )
         self.closed_form = None
         self._check(disagreement, residuals)
-        is_gaussian = isinstance(second_stage, GaussianStage) or not second_stage.free.any()
+        is_gaussian = second_stage.is_gaussian or not second_stage.free.any()
         if linear is not None and is_gaussian:
             variance = jnp.asarray(second_stage.variance)
             self.closed_form = linear_gaussian_agreement(linear, self.strength, variance)

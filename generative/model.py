@@ -319,5 +319,5 @@ _log_likelihood = jax.jit(TwoStageModel.log_likelihood)
 
 def _bound(stage: Stage, space: ParameterSpace, name: str) -> Stage:
     if not isinstance(stage, Stage) or type(stage) is Stage:
-        raise InvalidInput(name, type(stage).__name__, "a GaussianStage or a LaplaceStage")
+        raise InvalidInput(name, type(stage).__name__, "a stage, such as GaussianStage(1.0)")
     return stage.bind(space, f"{name}.scale")

@@ -1,26 +1,31 @@
-"""The two stages: Gaussian or Laplace draws around a location, with a scale per block.
+"""The stages: families of draws around a location, with a scale per block.
 
-A scale of 0 fixes a block in that stage. The density then lives on the remaining, *free*
-coordinates; the full vector is still what a site holds, and the support's bijection maps free
-coordinates to full vectors, so that NumPyro's gradient-based samplers move only what is free.
+A family is one class. What inference asks of it follows from its density, or is a method here that
+refuses by default; nothing outside of this file asks which family a stage is. A scale of 0 fixes a
+block in that stage (:mod:`generative.partly_fixed`).
 """
 
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
-from numpyro.distributions import biject_to, constraints
-from numpyro.distributions.transforms import Transform
 
+from generative.errors import InvalidInput
 from generative.parameters import ParameterSpace
 from generative.parts import Data, Mask
+from generative.partly_fixed import PartlyFixed
+from generative.values import require_finite
 
 
 class Stage(Data):
     """A normalised location family in parameter space, independent per coordinate.
+
+    A *shift* below is a parameter vector less the location, shape (..., d).
 
     Parameters
     ----------
@@ -28,11 +33,20 @@ class Stage(Data):
         The family's scale, in the units of the parameters; 0 fixes the block in this stage.
     space : ParameterSpace, optional
         Set by :class:`~generative.model.TwoStageModel`.
+
+    Attributes
+    ----------
+    is_gaussian : bool
+        Whether the log density is quadratic, as closed forms need it.
+    has_kinks : bool
+        Whether the log density has a kink at the location, where a maximum may sit.
     """
 
     scale: Any = 1.0
     space: ParameterSpace | None = None
     _free: Mask | None = None
+    is_gaussian: ClassVar[bool] = False
+    has_kinks: ClassVar[bool] = False
 
     def bind(self, space: ParameterSpace, name: str) -> Self:
         """Return this stage with one scale per coordinate of `space`.
@@ -43,7 +57,8 @@ class Stage(Data):
             If the scale is negative, not finite, or no prefix of `theta_0`.
         """
         scale = space.expand(self.scale, name)
-        return type(self)(jnp.asarray(scale, space.origin.dtype), space, Mask(scale > 0))
+        bound = jnp.asarray(scale, space.origin.dtype)
+        return replace(self, scale=bound, space=space, _free=Mask(scale > 0))
 
     def around(self, location: PyTree) -> dist.Distribution:
         """Return the distribution of a parameter vector around `location`.
@@ -80,13 +95,97 @@ class Stage(Data):
 
     @property
     def variance(self) -> Float[Array | np.ndarray, " d"]:
-        """Variance per coordinate, shape (d,)."""
-        raise NotImplementedError
+        """Variance per coordinate, shape (d,); it may be infinite."""
+        raise self._lacks("variance")
+
+    @property
+    def reference_variance(self) -> Float[Array | np.ndarray, " d"]:
+        """Variance of the Gaussian that stands in for this stage, shape (d,); finite.
+
+        Metrics, proposals and stand-ins use it. None of them needs it to be right.
+        """
+        return self.variance
+
+    @property
+    def score_bound(self) -> Float[Array, " d"] | None:
+        """Bound of the score's modulus, shape (d,), infinite where fixed; None if it has none."""
+        return None
+
+    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """Gradient of the log density by the shift, 0 where fixed."""
+        density = self.around(jnp.zeros_like(self.space.origin))
+        return jax.grad(lambda x: density.log_prob(x).sum())(shift)
+
+    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """Derivative of the log density by the log of a factor on all scales, nats."""
+        index = np.flatnonzero(self.free)
+        free = jnp.asarray(shift)[..., index]
+        scale, zero = jnp.asarray(self.scale[index], free.dtype), jnp.zeros((), free.dtype)
+
+        def log_density(log_factor: Array) -> Array:
+            around = self._free_distribution(jnp.zeros_like(free), jnp.exp(log_factor) * scale)
+            return around.log_prob(free)
+
+        return jax.jvp(log_density, (zero,), (zero + 1,))[1]
+
+    def ascent_step(
+        self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """Step of a shift up its log density and another force; proximal where there are kinks.
+
+        Parameters
+        ----------
+        shift : array, shape (d,)
+        size : float array
+            In units in which `reference_variance` is the metric.
+        force : array, shape (d,)
+            Gradient of the rest, nats per unit of the parameters.
+        """
+        self._require_smooth("ascent_step")
+        metric = jnp.asarray(self.reference_variance, shift.dtype)
+        return shift + size * metric * (force + self.score(shift))
+
+    def least_subgradient(
+        self, shift: Float[Array, " d"], force: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """Subgradient of force' shift + log density that is closest to 0, and 0 where fixed."""
+        self._require_smooth("least_subgradient")
+        return jnp.where(self.free, force + self.score(shift), 0)
+
+    def quadratic_terms(
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
+    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
+        """Slopes and precisions of -log density = slope |x| + precision x^2 / 2 + constant.
+
+        Where the density is a mixture of such ones, of a component that is drawn given the shift:
+        to redraw shifts given their components, and so on, leaves the family invariant.
+
+        Raises
+        ------
+        InvalidInput
+            If no such form of the family is known.
+        """
+        raise self._lacks("quadratic_terms")
 
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
     ) -> dist.Distribution:
-        raise NotImplementedError
+        raise self._lacks("_free_distribution")
+
+    def _lacks(self, name: str) -> InvalidInput:
+        return InvalidInput("stage", type(self).__name__, f"a family that defines `{name}`")
+
+    def _require_smooth(self, name: str) -> None:
+        if self.has_kinks:
+            raise self._lacks(name)
+
+    def _whitened(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch f"]:
+        index = np.flatnonzero(self.free)
+        return shift[..., index] / self.scale[index]
+
+    def _scale_or_1(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        scale = jnp.where(self.free, jnp.asarray(self.scale, shift.dtype), 1)
+        return jnp.broadcast_to(scale, shift.shape)
 
 
 def _as_numpy(x: Any) -> Array | np.ndarray:
@@ -94,27 +193,55 @@ def _as_numpy(x: Any) -> Array | np.ndarray:
     return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-class _Normal(dist.Normal):
-    """Normal whose draws keep the dtype of its location: NumPyro draws in the default one."""
+class SameDtype:
+    """Mixin: draws keep the dtype of the location, where NumPyro draws in the default one."""
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Draw; see :class:`numpyro.distributions.Distribution`."""
         return super().sample(key, sample_shape).astype(self.loc.dtype)
 
 
-class _Laplace(dist.Laplace):
-    """Laplace whose draws keep the dtype of its location."""
+class _Normal(SameDtype, dist.Normal):
+    """Normal distribution."""
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        return super().sample(key, sample_shape).astype(self.loc.dtype)
+
+class _Laplace(SameDtype, dist.Laplace):
+    """Laplace distribution."""
+
+
+class _StudentT(SameDtype, dist.StudentT):
+    """Student's t distribution."""
 
 
 class GaussianStage(Stage):
     """A Gaussian stage: the L2 prior. `scale` is the standard deviation."""
 
+    is_gaussian: ClassVar[bool] = True
+
     @property
     def variance(self) -> Float[Array | np.ndarray, " d"]:
         """Variance per coordinate, shape (d,)."""
         return _as_numpy(self.scale) ** 2
+
+    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+        """Gradient of the log density by the shift, 0 where fixed."""
+        return -shift * self.inverse_scale**2
+
+    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """See :meth:`Stage.scale_score`."""
+        return (self._whitened(shift) ** 2 - 1).sum(axis=-1)
+
+    def ascent_step(
+        self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """See :meth:`Stage.ascent_step`; the variance times the score is minus the shift."""
+        return shift + size * (jnp.asarray(self.variance, shift.dtype) * force - shift)
+
+    def quadratic_terms(
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
+    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
+        """See :meth:`Stage.quadratic_terms`; nothing is drawn."""
+        return jnp.zeros_like(shift), 1 / self._scale_or_1(shift) ** 2
 
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
@@ -125,10 +252,44 @@ class GaussianStage(Stage):
 class LaplaceStage(Stage):
     """A Laplace stage: the L1 prior. `scale` is the mean absolute deviation."""
 
+    has_kinks: ClassVar[bool] = True
+
     @property
     def variance(self) -> Float[Array | np.ndarray, " d"]:
         """Variance per coordinate, shape (d,)."""
         return 2 * _as_numpy(self.scale) ** 2
+
+    @property
+    def score_bound(self) -> Float[Array, " d"]:
+        """1 / scale, and infinity where fixed."""
+        return jnp.where(self.free, self.inverse_scale, jnp.inf)
+
+    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+        """See :meth:`Stage.scale_score`."""
+        return (jnp.abs(self._whitened(shift)) - 1).sum(axis=-1)
+
+    def ascent_step(
+        self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """See :meth:`Stage.ascent_step`: a gradient step, then a soft threshold."""
+        moved = shift + size * jnp.asarray(self.variance, shift.dtype) * force
+        threshold = 2 * size * jnp.asarray(self.scale, shift.dtype)  # variance over scale
+        return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - threshold, 0)
+
+    def least_subgradient(
+        self, shift: Float[Array, " d"], force: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """See :meth:`Stage.least_subgradient`."""
+        inverse = self.inverse_scale
+        at_kink = force - jnp.clip(force, -inverse, inverse)
+        found = jnp.where(shift == 0, at_kink, force - jnp.sign(shift) * inverse)
+        return jnp.where(self.free, found, 0)
+
+    def quadratic_terms(
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
+    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
+        """See :meth:`Stage.quadratic_terms`; nothing is drawn."""
+        return 1 / self._scale_or_1(shift), jnp.zeros_like(shift)
 
     def _free_distribution(
         self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
@@ -136,100 +297,77 @@ class LaplaceStage(Stage):
         return _Laplace(location, jnp.broadcast_to(scale, location.shape)).to_event(1)
 
 
-class _Embedding(Transform):
-    """Free coordinates to full vectors; the fixed coordinates come from `location`."""
-
-    domain = constraints.real_vector
-
-    def __init__(self, location: Array, index: tuple[int, ...]):
-        self.location, self.index = location, index
-
-    @property
-    def codomain(self) -> "_PartlyFixedVector":
-        return _PartlyFixedVector(self.location, self.index)
-
-    def __call__(self, x: Array) -> Array:
-        batch = jnp.broadcast_shapes(x.shape[:-1], self.location.shape[:-1])
-        full = jnp.broadcast_to(self.location, (*batch, self.location.shape[-1]))
-        return full.at[..., np.asarray(self.index, int)].set(x)
-
-    def _inverse(self, y: Array) -> Array:
-        return y[..., np.asarray(self.index, int)]
-
-    def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: Any = None) -> Array:
-        return jnp.zeros_like(x, shape=x.shape[:-1])
-
-    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*shape[:-1], self.location.shape[-1])
-
-    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*shape[:-1], len(self.index))
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        return (self.location,), (("location",), {"index": self.index})
-
-    def eq(self, other: object, static: bool = False) -> Any:
-        return self is other
+def _positive(value: Any) -> Any:
+    require_finite("degrees_of_freedom", value, "a finite number > 0")
+    if not value > 0:
+        raise InvalidInput("degrees_of_freedom", value, "a finite number > 0")
+    return value
 
 
-class _PartlyFixedVector(constraints.Constraint):
-    """Vectors whose coordinates outside `index` equal those of `location`."""
+class StudentTStage(Stage):
+    """A Student-t stage: most parameters stay near, and a few may go far.
 
-    event_dim = 1
-
-    def __init__(self, location: Array, index: tuple[int, ...]):
-        self.location, self.index = location, index
-
-    def __call__(self, x: Array) -> Array:
-        fixed = np.setdiff1d(np.arange(self.location.shape[-1]), np.asarray(self.index, int))
-        return jnp.all(x[..., fixed] == self.location[..., fixed], axis=-1)
-
-    def feasible_like(self, prototype: Array) -> Array:
-        return jnp.broadcast_to(self.location, jnp.shape(prototype))
-
-    def tree_flatten(self) -> tuple[Any, Any]:
-        return (self.location,), (("location",), {"index": self.index})
-
-
-@biject_to.register(_PartlyFixedVector)
-def _embedding(constraint: _PartlyFixedVector) -> _Embedding:
-    return _Embedding(constraint.location, constraint.index)
-
-
-class PartlyFixed(dist.Distribution):
-    """A distribution on the free coordinates of a vector, the others fixed at `location`.
+    With many degrees of freedom it is the Gaussian of the same scale. The mean exists above 1, and
+    the variance above 2.
 
     Parameters
     ----------
-    base : Distribution
-        Of the free coordinates, event shape (f,).
-    location : array, shape (..., d)
-        Gives the fixed coordinates.
-    index : int array, shape (f,)
-        Positions of the free coordinates.
+    scale : number or pytree prefix of theta_0
+        As in :class:`Stage`; the variance over its square is nu / (nu - 2).
+    degrees_of_freedom : float
+        nu > 0, one for all coordinates.
 
-    Notes
-    -----
-    The log density (nats) is with respect to Lebesgue measure on the free coordinates.
+    Raises
+    ------
+    InvalidInput
     """
 
-    pytree_data_fields = ("base", "location")
-    pytree_aux_fields = ("index",)
+    degrees_of_freedom: Any = eqx.field(converter=_positive, kw_only=True)
 
-    def __init__(self, base: dist.Distribution, location: Array, index: np.ndarray):
-        self.base, self.location, self.index = base, location, tuple(int(i) for i in index)
-        super().__init__(base.batch_shape, location.shape[-1:])
+    def bind(self, space: ParameterSpace, name: str) -> Self:
+        """See :meth:`Stage.bind`."""
+        nu = np.asarray(self.degrees_of_freedom, space.origin.dtype)[()]
+        return replace(super().bind(space, name), degrees_of_freedom=nu)
 
     @property
-    def support(self) -> _PartlyFixedVector:
-        """The affine subspace on which the distribution lives."""
-        return _PartlyFixedVector(self.location, self.index)
+    def variance(self) -> Float[Array, " d"]:
+        """Variance per coordinate, shape (d,), infinite up to two degrees of freedom."""
+        nu = self.degrees_of_freedom
+        ratio = jnp.where(nu > 2, nu / jnp.where(nu > 2, nu - 2, 1), jnp.inf)
+        return jnp.where(self.free, jnp.where(self.free, self.scale, 1) ** 2 * ratio, 0)
 
-    def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """Draw full vectors, shape sample_shape + batch_shape + (d,)."""
-        free = self.base.sample(key, sample_shape)
-        return _Embedding(self.location, self.index)(free)
+    @property
+    def reference_variance(self) -> Float[Array | np.ndarray, " d"]:
+        """Inverse of the mean curvature of -log density, scale^2 (nu + 3) / (nu + 1), shape (d,).
 
-    def log_prob(self, value: Array) -> Array:
-        """Log density of the free coordinates, nats."""
-        return self.base.log_prob(value[..., np.asarray(self.index, int)])
+        Finite, between one and three times scale^2. Steps are limited by curvature, not by tails:
+        a stand-in of the same variance would make them as long as its rarest draws.
+        """
+        nu = self.degrees_of_freedom
+        return _as_numpy(self.scale) ** 2 * ((nu + 3) / (nu + 1))
+
+    @property
+    def score_bound(self) -> Float[Array, " d"]:
+        """(nu + 1) / (2 sqrt(nu) scale), reached at sqrt(nu) scales; infinity where fixed."""
+        nu = self.degrees_of_freedom
+        bound = (nu + 1) / (2 * jnp.sqrt(nu)) * self.inverse_scale
+        return jnp.where(self.free, bound, jnp.inf)
+
+    def quadratic_terms(
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
+    ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
+        """See :meth:`Stage.quadratic_terms`: t is a mixture of Gaussians over their precision.
+
+        Given the shift the precision times scale^2 is Gamma((nu + 1) / 2, (nu + z^2) / 2) with
+        z = shift / scale (M. West, Biometrika 74 (1987), doi:10.1093/biomet/74.3.646).
+        """
+        nu = jnp.asarray(self.degrees_of_freedom, shift.dtype)
+        scale = self._scale_or_1(shift)
+        gamma = jax.random.gamma(key, 0.5 * (nu + 1), shift.shape, shift.dtype)
+        return jnp.zeros_like(shift), 2 * gamma / (nu + (shift / scale) ** 2) / scale**2
+
+    def _free_distribution(
+        self, location: Float[Array, "*batch f"], scale: Float[Array, " f"]
+    ) -> dist.Distribution:
+        nu = jnp.asarray(self.degrees_of_freedom, location.dtype)
+        return _StudentT(nu, location, jnp.broadcast_to(scale, location.shape)).to_event(1)

@@ -130,7 +130,7 @@ def _along(
 
 def _whitened(model: TwoStageModel, theta_1: Batch, theta: Batch) -> Batch:
     moving = np.asarray(model.moving_2)
-    spread = np.sqrt(np.asarray(model.second_stage.variance))[moving]
+    spread = np.sqrt(np.asarray(model.second_stage.reference_variance))[moving]
     return (theta - theta_1)[..., moving] / spread
 
 

@@ -45,7 +45,7 @@ def whitened_shift(
     model: TwoStageModel, theta_1: Float[np.ndarray, "*batch d"]
 ) -> Float[np.ndarray, "*batch d"]:
     """Return (theta_1 - theta_0) / s1, and 0 where theta_1 is constant."""
-    spread = np.sqrt(np.asarray(model.first_stage.variance))
+    spread = np.sqrt(np.asarray(model.first_stage.reference_variance))
     inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
     return (theta_1 - np.asarray(model.space.origin)) * inverse
 
@@ -56,4 +56,4 @@ def _whitened_gradients(model: TwoStageModel) -> Float[Array, "n d"]:
     theta_1 = model.first_stage.around(model.space.origin).sample(key_1, (_NUM_GRADIENTS,))
     points = model.second_stage.around(theta_1).sample(key_2)
     gradients = jax.lax.map(jax.grad(model.agreement.disagreement), points, batch_size=_BATCH)
-    return gradients * jnp.sqrt(jnp.asarray(model.first_stage.variance, gradients.dtype))
+    return gradients * jnp.sqrt(jnp.asarray(model.first_stage.reference_variance, gradients.dtype))

@@ -141,7 +141,7 @@ def _identity(model: TwoStageModel, fingerprint: list[float]) -> dict[str, Any]:
 def _fingerprint(model: TwoStageModel) -> list[float]:
     """Numbers that another model, or other data, would hardly share: C and L at two points."""
     origin = np.asarray(model.space.origin)
-    spread = np.sqrt(model.first_stage.variance + model.second_stage.variance)
+    spread = np.sqrt(model.first_stage.reference_variance + model.second_stage.reference_variance)
     wave = np.sin(np.arange(model.dimension) + 1.0)
     points = np.stack([origin, (origin + spread * wave).astype(origin.dtype)])
     values = over_points(Partial(_values_at, model), jnp.asarray(points))

@@ -10,7 +10,7 @@ import xarray as xr
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
-from generative import LaplaceStage, TwoStageModel
+from generative import TwoStageModel
 from inference.batches import over_points
 from inference.certificate import check_fresh
 from inference.checks import Check
@@ -269,8 +269,11 @@ def _laplace(
     if model.is_null:
         known = Estimate.of_no_data()
         return known, known.note
-    if any(isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)):
+    stages = (model.first_stage, model.second_stage)
+    if any(stage.has_kinks for stage in stages):
         return None, missing + "the maximum sits on kinks of the prior"
+    if not all(stage.is_gaussian for stage in stages):
+        return None, missing + "Laplace's method takes the precisions of Gaussian stages"
     failed = [check.name for check in checks if not check.passed]
     if failed:
         return None, missing + f"this may be no maximum: {', '.join(failed)}"

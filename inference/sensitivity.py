@@ -12,8 +12,6 @@ mean, and the mean of the right-hand side without its constant is that of the lo
 lambda the score is E_q[C(w)] - C(theta_2).
 """
 
-from collections.abc import Callable
-
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -24,7 +22,6 @@ from jaxtyping import Float
 
 from generative import TwoStageModel
 from generative.parts import Parts
-from generative.stages import GaussianStage, Stage
 from inference.batches import over_points
 from inference.normalizer.annealing import anneal
 
@@ -64,8 +61,8 @@ def prior_scores(
     origin = np.asarray(model.space.origin)
     return {
         "strength": float(model.agreement.strength) * (cost - disagreement.reshape(cost.shape)),
-        "first_scale": np.asarray(_scale_score_fn(model.first_stage)(theta_1 - origin)),
-        "second_scale": np.asarray(_scale_score_fn(model.second_stage)(theta_2 - theta_1)) - shift,
+        "first_scale": np.asarray(model.first_stage.scale_score(theta_1 - origin)),
+        "second_scale": np.asarray(model.second_stage.scale_score(theta_2 - theta_1)) - shift,
     }
 
 
@@ -111,12 +108,4 @@ def _means(
     key, a = pair
     draws = anneal(key, model, a, num_particles.whole).particles
     costs = jax.vmap(model.agreement.disagreement)(draws)
-    return costs.mean(), _scale_score_fn(model.second_stage)(draws - a).mean()
-
-
-def _scale_score_fn(stage: Stage) -> Callable[[jax.Array], jax.Array]:
-    """Return the derivative of a log density by the log of a factor on all scales of its stage."""
-    free = np.flatnonzero(stage.free)
-    scale = stage.scale[free]
-    order = 2 if isinstance(stage, GaussianStage) else 1
-    return lambda shift: ((jnp.abs(shift[..., free]) / scale) ** order - 1).sum(axis=-1)
+    return costs.mean(), model.second_stage.scale_score(draws - a).mean()

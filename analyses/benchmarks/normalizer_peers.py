@@ -92,7 +92,7 @@ def blackjax_tempered_smc(
         blackjax.hmc.init,
         {
             "step_size": jnp.full(1, 0.1),
-            "inverse_mass_matrix": jnp.asarray(model.second_stage.variance)[None, :],
+            "inverse_mass_matrix": jnp.asarray(model.second_stage.reference_variance)[None, :],
             "num_integration_steps": jnp.full(1, 10),
         },
         systematic,

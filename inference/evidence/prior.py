@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from generative import GaussianStage, InvalidInput, LinearGaussianAgreement, TwoStageModel
+from generative import InvalidInput, LinearGaussianAgreement, TwoStageModel
 from inference.evidence.population import Particles, Recipe, populate
 from inference.kernels import surrogate as surrogates
 from inference.kernels.density import first_draws
@@ -136,7 +136,7 @@ def prior_sampler(recipe: Recipe, key: jax.Array) -> PriorSampler:
     if recipe.negative.is_exact:
         return PriorSampler(recipe, None, "the two-stage prior was drawn exactly")
     model = recipe.model
-    if isinstance(model.second_stage, GaussianStage):
+    if model.second_stage.is_gaussian:
         stand_in, deviation = _stand_in(key, model)
         if float(deviation) <= _CLOSE_WITHIN:
             note = (

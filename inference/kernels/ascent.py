@@ -14,9 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from generative import LaplaceStage, TwoStageModel
+from generative import TwoStageModel
 from generative.parts import Data
-from generative.stages import Stage
 from inference.kernels.density import share
 from inference.kernels.dynamics import LangevinState, LangevinTuning, tamed
 from inference.kernels.langevin import Langevin
@@ -43,6 +42,11 @@ class Ascent(Data):
     langevin: Langevin
     rule: Rule = eqx.field(static=True, default="stochastic_approximation")
 
+    def __check_init__(self):
+        origin = self.model.space.origin
+        for stage in (self.model.first_stage, self.model.second_stage):
+            jax.eval_shape(stage.least_subgradient, origin, origin)  # or it refuses
+
     @property
     def model(self) -> TwoStageModel:
         """The model."""
@@ -52,7 +56,7 @@ class Ascent(Data):
     def is_proximal(self) -> bool:
         """Whether a stage has kinks."""
         stages = (self.model.first_stage, self.model.second_stage)
-        return any(isinstance(stage, LaplaceStage) for stage in stages)
+        return any(stage.has_kinks for stage in stages)
 
     @property
     def largest_step(self) -> float:
@@ -128,8 +132,8 @@ class Ascent(Data):
             return jnp.concatenate([first - slope, second])
         drive = self.langevin.drive(theta_2)
         shift = theta_1 - self.model.space.origin
-        first = _least_subgradient(self.model.first_stage, shift, drive - slope)
-        second = _least_subgradient(self.model.second_stage, theta_2 - theta_1, drive)
+        first = self.model.first_stage.least_subgradient(shift, drive - slope)
+        second = self.model.second_stage.least_subgradient(theta_2 - theta_1, drive)
         # By u and v so far: theta_1 = theta_0 + u, theta_2 = theta_0 + u + v.
         return jnp.concatenate([first - second, second])
 
@@ -150,8 +154,8 @@ class Ascent(Data):
     ) -> tuple[Array, Array]:
         model, origin = self.model, self.model.space.origin
         drive = self.langevin.drive(state.theta_2, key)
-        u = _stage_step(model.first_stage, state.theta_1 - origin, size, drive - slope)
-        v = _stage_step(model.second_stage, state.theta_2 - state.theta_1, size, drive)
+        u = model.first_stage.ascent_step(state.theta_1 - origin, size, drive - slope)
+        v = model.second_stage.ascent_step(state.theta_2 - state.theta_1, size, drive)
         return origin + u, origin + u + v
 
     def _change_of_disagreement(self, state: LangevinState, size: Array) -> Float[Array, " d"]:
@@ -161,7 +165,7 @@ class Ascent(Data):
 
         def change(theta_1: Array) -> Array:
             shift = state.theta_2 - theta_1
-            new = theta_1 + _stage_step(self.model.second_stage, shift, size, drive)
+            new = theta_1 + self.model.second_stage.ascent_step(shift, size, drive)
             # What the second stage fixes is theta_1's, in old and new alike.
             old = share(self.model, theta_1, state.theta_2)
             return agreement.disagreement(share(self.model, theta_1, new)) - (
@@ -169,24 +173,3 @@ class Ascent(Data):
             )
 
         return agreement.strength / size * self.langevin.unheld(jax.grad(change)(state.theta_1))
-
-
-def _stage_step(stage: Stage, x: Array, size: Array, force: Array) -> Float[Array, " d"]:
-    """Step of a shift from a stage's location, under its density and another force."""
-    variance = jnp.asarray(stage.variance, x.dtype)
-    if not isinstance(stage, LaplaceStage):
-        return x + size * (variance * force - x)
-    moved = x + size * variance * force
-    threshold = 2 * size * jnp.asarray(stage.scale, x.dtype)  # variance over scale
-    return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - threshold, 0)
-
-
-def _least_subgradient(stage: Stage, x: Array, force: Array) -> Float[Array, " d"]:
-    """Subgradient of force' x + log density closest to 0, on what the stage moves."""
-    inverse = stage.inverse_scale
-    if isinstance(stage, LaplaceStage):
-        at_kink = force - jnp.clip(force, -inverse, inverse)
-        found = jnp.where(x == 0, at_kink, force - jnp.sign(x) * inverse)
-    else:
-        found = force - x * inverse**2
-    return jnp.where(stage.free, found, 0)

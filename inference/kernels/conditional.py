@@ -36,7 +36,7 @@ class FirstGivenSecond(eqx.Module):
     def __init__(self, model: TwoStageModel, surrogate: LinearGaussianAgreement):
         dtype = surrogate.A.dtype
         moving, both = model.moving_1, model.moving_1 & model.moving_2
-        s1 = jnp.asarray(model.first_stage.variance, dtype)
+        s1 = jnp.asarray(model.first_stage.reference_variance, dtype)
         s2 = surrogate.variance
         self.surrogate = surrogate
         self.origin = model.space.origin

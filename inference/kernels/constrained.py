@@ -147,7 +147,7 @@ class ConstrainedHMC(ExchangeKernel):
         model, tuning = self.model, state.tuning
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
         origin = model.space.origin
-        variance_1 = jnp.asarray(model.first_stage.variance, origin.dtype)
+        variance_1 = jnp.asarray(model.first_stage.reference_variance, origin.dtype)
         reference = PosteriorReference(
             JointReference(tuning.transport, variance_1), tuning.likelihood
         )

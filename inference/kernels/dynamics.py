@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from generative import LaplaceStage, TwoStageModel
+from generative import TwoStageModel
 from generative.stages import Stage
 
 _LARGEST_STEP = 0.5
-# The kink of a Laplace density has no Hessian to limit the step.
+# The kink of a density has no Hessian to limit the step.
 _LARGEST_STEP_AT_KINKS = 0.05
 # Of the noise's own length.
 _LONGEST_DRIFT = 3.0
@@ -118,7 +118,7 @@ class Dynamics(Protocol):
 
 def largest_step(*stages: Stage) -> float:
     """Return the largest step in units of the inverse of the largest eigenvalue."""
-    has_kinks = any(isinstance(stage, LaplaceStage) for stage in stages)
+    has_kinks = any(stage.has_kinks for stage in stages)
     return _LARGEST_STEP_AT_KINKS if has_kinks else _LARGEST_STEP
 
 

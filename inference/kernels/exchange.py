@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from generative import GaussianStage
 from inference.kernels.density import log_first, log_joint, log_second, share
 from inference.kernels.exchange_kernel import ExchangeKernel
 from inference.kernels.exchange_state import ExchangeState, Tuning
@@ -98,10 +97,8 @@ class TransportedExchange(ExchangeKernel):
     def _is_conjugate(self) -> bool:
         """Whether theta_1 given theta_2 is Gaussian once log Z is the surrogate's."""
         model = self.model
-        gaussian = all(
-            isinstance(stage, GaussianStage) for stage in (model.first_stage, model.second_stage)
-        )
-        return gaussian and not (model.moving_1 & ~model.moving_2).any()
+        is_gaussian = model.first_stage.is_gaussian and model.second_stage.is_gaussian
+        return is_gaussian and not (model.moving_1 & ~model.moving_2).any()
 
     def _force(self, tuning: Tuning, theta_2: Array) -> Callable[[Array], tuple[Array, Array]]:
         """Return the field that kicks follow; with it, an (unused) value."""

@@ -138,7 +138,7 @@ class ExchangeHMC(ExchangeKernel):
             state = self._move_second(key_second, state)
         tuning = state.tuning
         origin = model.space.origin
-        variance_1 = jnp.asarray(model.first_stage.variance, origin.dtype)
+        variance_1 = jnp.asarray(model.first_stage.reference_variance, origin.dtype)
         reference = PosteriorReference(
             JointReference(tuning.transport, variance_1), tuning.likelihood
         )

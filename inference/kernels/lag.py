@@ -76,7 +76,7 @@ def _variogram(
     model = kernel.model
     number = min(_NUM_DIRECTIONS, model.dimension)
     shape = (number, model.dimension)
-    spread = jnp.sqrt(jnp.asarray(model.second_stage.variance, theta_1.dtype))
+    spread = jnp.sqrt(jnp.asarray(model.second_stage.reference_variance, theta_1.dtype))
     directions = jax.random.normal(jax.random.key(0), shape, theta_1.dtype)
     if number == model.dimension:
         directions = jnp.eye(number, dtype=theta_1.dtype)

@@ -162,7 +162,7 @@ class Langevin(Data):
         pull, push = (x / tuning.num_inner for x in total)
         if self.estimator == "score":
             return negative, jnp.where(self.model.moving_2, -pull, push)
-        variance = jnp.asarray(self.model.second_stage.variance, theta_1.dtype)
+        variance = jnp.asarray(self.model.second_stage.reference_variance, theta_1.dtype)
         return negative, push - metric.low_rank(variance * (pull + push))
 
     def gradient(

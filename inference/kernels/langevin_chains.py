@@ -187,7 +187,8 @@ def runaway(model: TwoStageModel, values: dict[str, np.ndarray]) -> tuple[int, i
     ):
         expected = np.array([stage.variance[b].sum() for b in model.space.blocks.values()])
         with np.errstate(invalid="ignore"):
-            bad = ~(values[name] <= _FARTHEST * expected + (expected == 0))
+            near = values[name] <= _FARTHEST * expected + (expected == 0)
+        bad = ~(near & np.isfinite(values[name]))  # a variance may be infinite
         if bad.any():
             draw, chain, block = np.argwhere(bad)[0]
             return int(draw), int(chain), list(model.space.blocks)[block]

@@ -23,7 +23,7 @@ def curved_metric(
     likelihood: LinearGaussianAgreement,
 ) -> Metric:
     """Metric of linear-Gaussian stand-ins for agreement and likelihood."""
-    variance_1 = jnp.asarray(model.first_stage.variance, model.space.origin.dtype)
+    variance_1 = jnp.asarray(model.first_stage.reference_variance, model.space.origin.dtype)
     return Metric(PosteriorReference(JointReference(transport, variance_1), likelihood), transport)
 
 
@@ -101,8 +101,8 @@ def diagonal_metric(
         Of the samples in these means.
     """
     dtype = model.space.origin.dtype
-    variance_1 = jnp.asarray(model.first_stage.variance, dtype)
-    variance_2 = jnp.asarray(model.second_stage.variance, dtype)
+    variance_1 = jnp.asarray(model.first_stage.reference_variance, dtype)
+    variance_2 = jnp.asarray(model.second_stage.reference_variance, dtype)
     free = model.moving_2
     of_prior = jnp.where(free, 1 / jnp.where(free, variance_2, 1), 0)
     number_2, number_w = numbers

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from generative import GaussianStage, LaplaceStage, TwoStageModel
+from generative import TwoStageModel
 from generative.agreement import rejection_sample
 from inference.kernels import step_size as step_sizes
 from inference.kernels import surrogate as surrogates
@@ -78,6 +78,11 @@ class RejectionGibbsKernel(ChainKernel):
     cap: int = eqx.field(static=True, default=2000)
     max_num_steps: int = eqx.field(static=True, default=32)
 
+    def __check_init__(self):
+        key, origin = jax.random.key(0), self.model.space.origin
+        for stage in (self.model.first_stage, self.model.second_stage):
+            jax.eval_shape(stage.quadratic_terms, key, origin)  # or it refuses
+
     def get_diagnostics_str(self, state: RejectionGibbsState) -> str:
         """Return the number of proposals, and C."""
         return f"tries {state.num_tries.mean():.0f}, C {state.disagreement.mean():.3g}"
@@ -117,7 +122,8 @@ class RejectionGibbsKernel(ChainKernel):
         )
 
     def _sweep(self, state: RejectionGibbsState) -> RejectionGibbsState:
-        rng_key, key_2, key_y, key_fresh, key_1, key_shared = jax.random.split(state.rng_key, 6)
+        keys = jax.random.split(state.rng_key, 7)
+        rng_key, key_2, key_y, key_fresh, key_1, key_shared, key_terms = keys
         state = state._replace(rng_key=rng_key)
         model = self.model
         if model.moving_2.any():
@@ -126,7 +132,7 @@ class RejectionGibbsKernel(ChainKernel):
             rejected, count, agreed, capped = self._rejected(key_y, state.z["theta_1"])
             if model.moving_2.any():
                 state = self._refresh(key_fresh, state, agreed, capped)
-            moved = self._move_first(key_1, state, rejected, count)
+            moved = self._move_first(key_1, key_terms, state, rejected, count)
             if (model.moving_1 & ~model.moving_2).any():
                 moved = self._move_shared(key_shared, moved, rejected, count)
             state = jax.tree.map(
@@ -203,53 +209,52 @@ class RejectionGibbsKernel(ChainKernel):
         return buffer, count, agreed, ~done
 
     def _move_first(
-        self, key: jax.Array, state: RejectionGibbsState, rejected: Array, count: Array
+        self,
+        key: jax.Array,
+        key_terms: jax.Array,
+        state: RejectionGibbsState,
+        rejected: Array,
+        count: Array,
     ) -> RejectionGibbsState:
         """Draw the coordinates of theta_1 that both stages move, given theta_2 and Y."""
         model, dtype = self.model, rejected.dtype
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
         present = jnp.arange(len(rejected)) < count
         first, second = model.first_stage, model.second_stage
-        s1 = jnp.where(first.free, jnp.asarray(first.scale, dtype), 1)
-        s2 = jnp.where(second.free, jnp.asarray(second.scale, dtype), 1)
-        stages = (first, second)
-        if all(isinstance(stage, GaussianStage) for stage in stages):
+        if first.is_gaussian and second.is_gaussian:
+            s1 = jnp.where(first.free, jnp.asarray(first.scale, dtype), 1)
+            s2 = jnp.where(second.free, jnp.asarray(second.scale, dtype), 1)
             precision = 1 / s1**2 + (count + 1) / s2**2
             total = theta_2 + jnp.where(present[:, None], rejected, 0).sum(axis=0)
             mean = (model.space.origin / s1**2 + total / s2**2) / precision
             draw = mean + jax.random.normal(key, mean.shape, dtype) / jnp.sqrt(precision)
         else:
-            draw = self._draw_piecewise(key, rejected, present, theta_2, s1, s2)
+            others = jnp.concatenate([theta_2[None], rejected])
+            is_other = jnp.concatenate([jnp.ones(1, bool), present])[:, None]
+            terms = self._terms(key_terms, theta_1, others, is_other)
+            centres = jnp.concatenate([model.space.origin[None], others])
+            draw = jax.vmap(sample_piecewise_exponential, (0, 1, 1, 1))(
+                jax.random.split(key, model.dimension), centres, *terms
+            )
         moves = model.moving_1 & model.moving_2
         return state._replace(z=state.z | {"theta_1": jnp.where(moves, draw, theta_1)})
 
-    def _draw_piecewise(
-        self, key: jax.Array, rejected: Array, present: Array, theta_2: Array, s1: Array, s2: Array
-    ) -> Array:
-        """Laplace stages put kinks at the centres; between them the density is log-quadratic."""
-        model = self.model
-        laplace = [isinstance(s, LaplaceStage) for s in (model.first_stage, model.second_stage)]
-        origin = model.space.origin[None]
-        others = jnp.concatenate([theta_2[None], rejected])
-        is_other = jnp.concatenate([jnp.ones(1, bool), present])[:, None]
-        centres = jnp.concatenate([origin, others])
-        zeros = jnp.zeros_like(others)
-        slopes = jnp.concatenate(
-            [
-                (1 / s1)[None] if laplace[0] else jnp.zeros_like(origin),
-                jnp.where(is_other, 1 / s2, 0) if laplace[1] else zeros,
-            ]
+    def _terms(
+        self, key: jax.Array, theta_1: Array, others: Array, is_other: Array
+    ) -> tuple[Array, Array]:
+        """Slopes and precisions of theta_1's log density at theta_0 and at the other centres.
+
+        Laplace stages put kinks there; mixtures of Gaussians draw a precision for each.
+        """
+        model, origin = self.model, self.model.space.origin[None]
+        key_first, key_second = jax.random.split(key)
+        of_first = model.first_stage.quadratic_terms(key_first, theta_1 - origin)
+        of_others = model.second_stage.quadratic_terms(key_second, others - theta_1)
+        slopes, precisions = (
+            jnp.concatenate([first, jnp.where(is_other, second, 0)])
+            for first, second in zip(of_first, of_others, strict=True)
         )
-        precisions = jnp.concatenate(
-            [
-                jnp.zeros_like(origin) if laplace[0] else (1 / s1**2)[None],
-                zeros if laplace[1] else jnp.where(is_other, 1 / s2**2, 0),
-            ]
-        )
-        keys = jax.random.split(key, model.dimension)
-        return jax.vmap(sample_piecewise_exponential, (0, 1, 1, 1))(
-            keys, centres, slopes, precisions
-        )
+        return slopes, precisions
 
     def _move_shared(
         self, key: jax.Array, state: RejectionGibbsState, rejected: Array, count: Array
@@ -271,7 +276,7 @@ class RejectionGibbsKernel(ChainKernel):
             both = jnp.where(shared, theta_1, theta_2)
             return log_joint(model, theta_1, both) + jnp.sum(jnp.where(present, refused, 0))
 
-        spread = jnp.sqrt(jnp.asarray(model.first_stage.variance, theta_1.dtype))
+        spread = jnp.sqrt(jnp.asarray(model.first_stage.reference_variance, theta_1.dtype))
         noise = jax.random.normal(key_step, theta_1.shape, theta_1.dtype)
         proposed = theta_1 + jnp.where(shared, state.step_shared.value * spread * noise, 0)
         log_accept = log_density(proposed) - log_density(theta_1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from generative import LaplaceStage, LinearGaussianAgreement, TwoStageModel
+from generative import LinearGaussianAgreement, TwoStageModel
 
 # Exact where d is small; beyond that products with the surrogate must not outweigh gradients.
 _SMALL_DIMENSION, _RANK_WHEN_SMALL, _RANK_WHEN_LARGE = 256, 128, 32
@@ -89,7 +89,7 @@ def flat(model: TwoStageModel, num_rows: int = 0) -> LinearGaussianAgreement:
     return LinearGaussianAgreement(
         jnp.zeros((num_rows, model.dimension), dtype),
         jnp.zeros(num_rows, dtype),
-        model.second_stage.variance,
+        model.second_stage.reference_variance,
     )
 
 
@@ -130,7 +130,7 @@ def fit(
     offset = matrix @ draws.mean(axis=0) - jnp.where(
         root > 0, slope / jnp.where(root > 0, root, 1), 0
     )
-    return LinearGaussianAgreement(matrix, offset, model.second_stage.variance)
+    return LinearGaussianAgreement(matrix, offset, model.second_stage.reference_variance)
 
 
 def curvature_rows(
@@ -156,7 +156,7 @@ def _curvatures(
 ) -> tuple[Float[Array, " r"], Float[Array, "d r"], Float[Array, " d"], Float[Array, " d"]]:
     """Leading eigenpairs of the mean curvature, whitened by the prior; its scales and inverse."""
     # Whitening by the prior makes "largest curvature" meaningful across blocks.
-    spread = jnp.sqrt(model.first_stage.variance + model.second_stage.variance)
+    spread = jnp.sqrt(model.first_stage.reference_variance + model.second_stage.reference_variance)
     inverse_spread = jnp.where(spread > 0, 1 / jnp.where(spread > 0, spread, 1), 0)
 
     def whitened(direction: Array) -> Array:
@@ -173,16 +173,12 @@ def score(
 ) -> Float[Array, " d"]:
     """Gradient of the surrogate of log Z(theta_1), kept where that of log Z must lie.
 
-    The gradient of log Z is a mean of gradients of log p2, which a Laplace stage bounds by the
-    inverse of its scale. The surrogate's is not bounded, and would drive theta_1 to infinity
-    against a prior that falls only exponentially.
+    The gradient of log Z is a mean of gradients of log p2, which heavy tails bound. The surrogate's
+    is not bounded, and would drive theta_1 to infinity against a prior that falls only
+    exponentially, or slower.
     """
-    value = surrogate.score(theta_1)
-    if not isinstance(model.second_stage, LaplaceStage):
-        return value
-    stage = model.second_stage
-    bound = jnp.where(stage.free, stage.inverse_scale, jnp.inf)
-    return jnp.clip(value, -bound, bound)
+    value, bound = surrogate.score(theta_1), model.second_stage.score_bound
+    return value if bound is None else jnp.clip(value, -bound, bound)
 
 
 def _leading_eigenpairs(

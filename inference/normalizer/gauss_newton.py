@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from generative import GaussianConditional, GaussianStage, InvalidInput, TwoStageModel
+from generative import GaussianConditional, InvalidInput, TwoStageModel
 from inference.estimate import Estimate
 from inference.kernels.surrogate import agreement_potential, fit, flat
 from inference.normalizer.dispersed import dispersed_chains
@@ -55,7 +55,7 @@ def gauss_newton(
     InvalidInput
         If the second stage is not Gaussian.
     """
-    if not isinstance(model.second_stage, GaussianStage):
+    if not model.second_stage.is_gaussian:
         raise InvalidInput(
             "method", "gauss_newton for a second stage that is not Gaussian", "GaussianStage"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
-from generative import GaussianStage, InvalidInput, TwoStageModel
+from generative import InvalidInput, TwoStageModel
 from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.normalizer.closed_form import closed_form
@@ -118,7 +118,7 @@ def _climb(
     best = Estimate(np.nan, np.inf)
     spent = 0
     for index, (name, share) in enumerate(_RUNGS.items()):
-        if name == "gauss_newton" and not isinstance(model.second_stage, GaussianStage):
+        if name == "gauss_newton" and not model.second_stage.is_gaussian:
             continue
         has_answer = np.all(np.isfinite(best.standard_error))
         if name == "thermodynamic" and (has_answer or not np.all(np.isfinite(best.lower))):

@@ -84,7 +84,7 @@ def linearize_at_mode(
 
     def linearize(point: Array) -> Linearized:
         residuals = Partial(_scaled_residuals, model.agreement)
-        return Linearized(residuals, point, model.second_stage.variance)
+        return Linearized(residuals, point, model.second_stage.reference_variance)
 
     lengths = 0.5 ** jnp.arange(_HALVINGS)
 
