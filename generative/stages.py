@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, PyTree
 
 from generative.errors import InvalidInput
 from generative.parameters import ParameterSpace
-from generative.parts import Data, Mask
 from generative.partly_fixed import PartlyFixed
+from generative.parts import Data, Mask
 from generative.values import require_finite
 
 
@@ -193,8 +193,10 @@ def _as_numpy(x: Any) -> Array | np.ndarray:
     return x if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-class SameDtype:
+class SameDtype(dist.Distribution):
     """Mixin: draws keep the dtype of the location, where NumPyro draws in the default one."""
+
+    loc: Array
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw; see :class:`numpyro.distributions.Distribution`."""
