@@ -268,7 +268,7 @@ class LaplaceStage(Stage):
 
     def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
-        return (jnp.abs(self._whitened(shift)) - 1).sum(axis=-1)
+        return (self._whitened(jnp.abs(shift)) - 1).sum(axis=-1)
 
     def ascent_step(
         self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
