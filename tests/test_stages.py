@@ -330,7 +330,7 @@ def test_closed_forms_need_gaussian_stages():
 
 @pytest.mark.parametrize("name", ["student-t, nu 1", "logistic"])
 def test_log_normalizer(seed, name):
-    family, at = FAMILIES[name], np.array([1.5])
+    family, at = FAMILIES[name], np.array([2.5])
     model = problems.get("double_well").model.replace(second_stage=family.stage(0.5))
     found = log_normalizer(model, at, "importance", seed, target_standard_error=0.02)
 
