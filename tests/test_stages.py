@@ -1,4 +1,4 @@
-"""Laws that every family of stages keeps, over one table; and posteriors under Student-t stages."""
+"""Laws that every family of stages keeps, over one table."""
 
 import importlib.util
 from collections.abc import Callable
@@ -26,22 +26,12 @@ from generative import (
     two_stage,
 )
 from inference import (
-    HMC,
-    SGLD,
     MaximumAPosteriori,
-    RejectionGibbs,
-    Result,
-    TemperedSMC,
-    infer,
     log_normalizer,
 )
-from inference.kernels.exchange import TransportedExchange
-from inference.kernels.negative import RejectionNegative
 from inference.kernels.piecewise import sample_piecewise_exponential
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel
-from tests.oracles import heavy_posterior
-from tests.statistical import FALSE_ALARM_RATE, assert_moments, moments_z, z_limit
-from tests.test_posteriors import chains
+from tests.statistical import FALSE_ALARM_RATE, z_limit
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "logistic_stage.py"
 
@@ -363,88 +353,3 @@ def test_a_family_with_kinks_must_know_its_step():
     model = problems.get("double_well").model.replace(second_stage=Kinked(1.0))
     with pytest.raises(InvalidInput, match="found Kinked; allowed: a family that defines"):
         MaximumAPosteriori()._check(model)
-
-
-# The double well under heavy tails, the second stage without a variance. Ranks have moments.
-WELL = problems.get("double_well").model.replace(
-    first_stage=StudentTStage(1.0, degrees_of_freedom=4.0),
-    second_stage=StudentTStage(0.7, degrees_of_freedom=2.0),
-)
-QUICK = {"num_warmup": 500, "num_draws": 1500, "max_doublings": 1, "evidence_particles": 0}
-
-
-LAWS = {
-    "right": {},
-    "normal laws": {"first": stats.norm(0.2, 1.0), "second": stats.norm(0.0, 0.7)},
-    "another nu": {"first": stats.t(1.0, 0.2, 1.0)},
-    "Z omitted": {"omit": True},
-}
-
-
-@cache
-def well_posterior(name="right"):
-    laws = {"first": stats.t(4.0, 0.2, 1.0), "second": stats.t(2.0, 0.0, 0.7)} | LAWS[name]
-    return heavy_posterior(
-        penalty=lambda b: 3 * (b**2 - 1) ** 2 / 4,
-        log_likelihood=lambda b: stats.norm.logpdf(0.8, b, 0.5),
-        **laws,
-    )
-
-
-def ranks(values, truth):
-    """Uniform where draws have the law that `truth` says."""
-    return {name: truth[name](values[name]) for name in ("theta_1", "theta_2")}
-
-
-def assert_posterior(values):
-    """Assert the right law by ranks, and that draws have none of the others."""
-    for u in ranks(values, well_posterior()).values():
-        assert_moments(u, np.array([0.5]), np.array([[1 / 12]]), cap=0.12)
-    for name in LAWS.keys() - {"right"}:
-        u = ranks(values, well_posterior(name))["theta_1"]
-        score = np.abs(moments_z(u, np.array([0.5]), np.array([[1 / 12]]))).max()
-        assert score > z_limit(2), (name, score)
-
-
-def test_posterior_under_heavy_tails(seed):
-    kernel = TransportedExchange(WELL, RejectionNegative())
-    assert_posterior(chains(kernel, seed, num_warmup=500, num_draws=3000))
-
-
-BACKENDS = {
-    "exchange": HMC(kernel="exchange", negative="rejection", thinning=2, **QUICK),
-    "persistent": HMC(kernel="exchange", negative="persistent", thinning=2, **QUICK),
-    "joint": HMC(kernel="joint", negative="rejection", thinning=2, **QUICK),
-    "gibbs": RejectionGibbs(num_draws=3000),
-    "sgld": SGLD(),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BACKENDS)
-def test_backends_under_heavy_tails(seed, name):
-    draws = BACKENDS[name].draw(WELL, jax.random.key(seed))
-    assert all(check.passed for check in draws.checks), draws.checks
-    assert_posterior(draws.values)
-
-
-@pytest.mark.slow
-def test_maximum_under_heavy_tails(seed):
-    backend = MaximumAPosteriori(num_steps=4000, num_ledger_points=0)
-    run = infer(WELL, backend, seed=seed, progress=False)
-    assert run.result is Result.converged, run.checks
-    found = np.array([run.tree["map"][name].item() for name in ("theta_1", "theta_2")])
-    # Finite steps of the negative samples leave 0.016 of a gradient of unit curvature.
-    assert np.abs(found - well_posterior()["mode"]).max() < 0.03
-    assert np.abs(found - well_posterior("another nu")["mode"]).max() > 0.05
-    assert run.log_evidence is None
-    assert any("precisions of Gaussian stages" in note for note in run.notes)
-
-
-@pytest.mark.slow
-def test_populations_under_heavy_tails(seed):
-    draws = TemperedSMC(num_particles=256, num_runs=8).draw(WELL, jax.random.key(seed))
-    assert_posterior(draws.values)
-    truth = well_posterior()["log_evidence"]
-    error = draws.log_evidence.value - truth
-    assert abs(error) < z_limit() * draws.log_evidence.standard_error < 0.3
