@@ -23,10 +23,11 @@ PROBLEMS = (
     *("gaussian_mixture", "indicator", "singular_product", "spike_and_slab"),
     *("digits", "jevons", "room"),
 )
+# The names in inference.backends.registry.
+BACKENDS = ("hmc", "sgld", "nested", "smc", "map", "rejection-gibbs")
 # Flags of `concord run`, and what stands before the dot in those that have one.
 RUN_FLAGS = ("backend", "setup", "seed", "out", "resume", "checkpoint-seconds", "config", "help")
-RUN_SECTIONS = ("problem", "hmc", "sgld", "nested", "smc", "map", "rejection-gibbs")
-BACKENDS = ("hmc", "sgld", "nested", "smc", "map", "rejection-gibbs")
+RUN_SECTIONS = ("problem", *BACKENDS)
 
 
 NO_CACHE = "--no-cache"

@@ -18,8 +18,8 @@ from analyses.analysis import Analysis
 from analyses.command_line import Refused, flags_in, refuse_flag
 from generative import InvalidInput, problems
 from generative.setups import Setup
-from inference import HMC, SGLD, MaximumAPosteriori, NestedSampling, RejectionGibbs, TemperedSMC
 from inference.backends.base import Backend
+from inference.backends.registry import BACKENDS
 
 _LONGEST = 300
 # What Tyro and Pydantic say after their errors.
@@ -28,11 +28,9 @@ _ADVICE = (
     " [type=",
 )
 
-BackendName = Literal["hmc", "sgld", "nested", "smc", "map", "rejection-gibbs"]
-
 
 class RunOptions(BaseModel):
-    """Options of ``concord run``.
+    """Options of ``concord run``; :func:`run_options` adds each backend's.
 
     Parameters
     ----------
@@ -48,29 +46,34 @@ class RunOptions(BaseModel):
         Go on with the unfinished run in `out`, or return the finished one.
     checkpoint_seconds : float
         Between checkpoints, at least.
-    hmc, sgld, nested, smc, map, rejection_gibbs
-        Options of the backends.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    backend: BackendName = "hmc"
+    backend: str = "hmc"
     setup: Setup = "two-stages"
     seed: int = 0
     out: Path | None = None
     resume: bool = False
     checkpoint_seconds: float = 60.0
-    hmc: HMC = HMC()
-    sgld: SGLD = SGLD()
-    nested: NestedSampling = NestedSampling()
-    smc: TemperedSMC = TemperedSMC()
-    map: MaximumAPosteriori = MaximumAPosteriori()
-    rejection_gibbs: RejectionGibbs = RejectionGibbs()
 
     @property
     def chosen(self) -> Backend:
         """The chosen backend's options."""
-        return getattr(self, self.backend.replace("-", "_"))
+        return getattr(self, _section(self.backend))
+
+
+def _section(backend: str) -> str:
+    """Return the field, and the key in TOML, of a backend's options."""
+    return backend.replace("-", "_")
+
+
+def run_options(problem: type[BaseModel], default_problem: BaseModel) -> type[RunOptions]:
+    """Return the options of ``concord run`` with those of every backend and of a problem."""
+    fields: dict[str, Any] = {"backend": (Literal[tuple(BACKENDS)], "hmc")}
+    fields |= {_section(name): (backend, backend()) for name, backend in BACKENDS.items()}
+    fields["problem"] = (problem, default_problem)
+    return create_model("Options", __base__=RunOptions, **fields)
 
 
 def parse_run(name: str, arguments: Sequence[str]) -> RunOptions:
@@ -89,7 +92,7 @@ def parse_run(name: str, arguments: Sequence[str]) -> RunOptions:
     problem = _problem_options(name)
     unset = {n: tyro.MISSING for n, field in problem.model_fields.items() if field.is_required()}
     default_problem = problem.model_construct(**unset)
-    options = create_model("Options", __base__=RunOptions, problem=(problem, default_problem))
+    options = run_options(problem, default_problem)
     arguments, file = _without_config(arguments)
     default = _validate(options, _read_toml(file) if file else {})
     return _parse(options, default, arguments, f"concord run {name}")

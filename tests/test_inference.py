@@ -11,13 +11,9 @@ from analyses.__main__ import main
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from inference import (
     HMC,
-    SGLD,
-    NestedSampling,
     NonFiniteState,
     RejectionGibbs,
     Result,
-    Run,
-    TemperedSMC,
     infer,
     log_normalizer,
 )
@@ -26,61 +22,7 @@ from inference.doubling import compare
 from tests.layouts import run_on_two_devices
 from tests.statistical import z_limit
 
-TINY = {
-    "hmc": HMC(num_warmup=60, num_draws=60, num_chains=2, max_doublings=1, evidence_particles=0),
-    "nuts": HMC(num_warmup=60, num_draws=60, num_chains=2, kernel="nuts", evidence_particles=0),
-    "smc": TemperedSMC(num_runs=2, num_particles=16, num_draws=20, max_doublings=0),
-    "nested": NestedSampling(num_runs=2, num_live=20, num_sweeps=2, max_doublings=0),
-    "sgld": SGLD(num_warmup=80, num_draws=40, num_chains=2, max_halvings=0, num_powers=4),
-    "rejection-gibbs": RejectionGibbs(num_warmup=60, num_draws=60, num_chains=2),
-}
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_protocol(name, tmp_path):
-    """Each backend, twice with one seed; and through a run folder."""
-    options = {"d": 2, "m": 1}
-    nuts = name == "nuts"
-    problem = problems.get("linear_gaussian", **options) if nuts else problems.get("double_well")
-    first, again = (infer(problem.model, TINY[name], seed=1, progress=False) for _ in range(2))
-    tree = first.tree
-    assert isinstance(first, Run) and isinstance(first.result, Result)
-    assert tree["posterior"]["theta_1"].dims == ("chain", "draw", "parameter")
-    for statistic in (
-        "lp",
-        "acceptance_rate",
-        "diverging",
-        "step_size",
-        "disagreement",
-        "disagreement_theta_1",
-        "log_likelihood",
-    ):
-        assert tree["sample_stats"][statistic].dims == ("chain", "draw")
-    assert {"posterior", "sample_stats", "prior"} <= set(tree.children)
-    assert {"bits_saved", "log_evidence", "configuration", "seed", "dtype"} <= set(tree.attrs)
-    assert any("log evidence" in note for note in first.notes)
-    assert (first.log_evidence is None) == np.isnan(tree.attrs["log_evidence"])
-    assert ("weighted_posterior" in tree.children) == (name in ("smc", "nested"))
-    np.testing.assert_array_equal(tree["posterior"]["theta_2"], again.tree["posterior"]["theta_2"])
-    check_run_folder(first, tmp_path)
-
-
-def check_run_folder(run, tmp_path):
-    folder = tmp_path / "run"
-    run.save(folder)
-    loaded = Run.load(folder)
-    np.testing.assert_array_equal(
-        loaded.tree["posterior"]["theta_1"], run.tree["posterior"]["theta_1"]
-    )
-    assert loaded.result is run.result and loaded.bits_saved == run.bits_saved
-    with pytest.raises(InvalidInput, match="another run"):
-        run.save(folder)
-    path = folder / "posterior.nc"
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 255
-    path.write_bytes(damaged)
-    with pytest.raises(InvalidInput, match=r"posterior\.nc"):
-        Run.load(folder)
+TINY = HMC(num_warmup=60, num_draws=60, num_chains=2, max_doublings=1, evidence_particles=0)
 
 
 def test_bits_saved_where_known(seed):
@@ -156,7 +98,7 @@ def test_non_finite_stops_the_run():
     model = problems.get("double_well").model.replace(log_likelihood=log_likelihood)
     model = model.replace(agreement_strength=0.0)
     with pytest.raises(NonFiniteState, match="chain"):
-        infer(model, TINY["hmc"], progress=False)
+        infer(model, TINY, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +129,7 @@ def test_float32_parameters_stay_float32():
         disagreement=lambda t: jnp.sum(t["a"] ** 2) + t["b"] ** 2,
         log_likelihood=lambda t: -((t["b"] - 1.0) ** 2),
     )
-    run = infer(model, TINY["hmc"], progress=False)
+    run = infer(model, TINY, progress=False)
     assert run.tree["posterior"]["theta_2"].dtype == np.float32
     estimate = log_normalizer(model, model.theta_0, "importance")
     assert np.asarray(estimate.value).dtype == np.float64 and estimate.standard_error < 0.2

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import xarray as xr
@@ -13,16 +14,9 @@ import xarray as xr
 from analyses.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import GaussianStage, TwoStageModel, problems
-from inference import (
-    HMC,
-    SGLD,
-    MaximumAPosteriori,
-    NestedSampling,
-    RejectionGibbs,
-    TemperedSMC,
-    infer,
-)
+from inference import infer
 from inference.backends.base import Backend
+from inference.backends.registry import BACKENDS
 
 COMMANDS = (
     ("double_well", "rejection-gibbs"),
@@ -30,16 +24,20 @@ COMMANDS = (
     ("digits", "map"),
 )
 # Small, since every program has the same length whatever the number of draws.
-BACKENDS: tuple[Backend, ...] = (
-    HMC(
-        num_warmup=100, num_draws=100, negative="persistent", max_doublings=1, evidence_particles=16
-    ),
-    SGLD(num_warmup=100, num_draws=100),
-    TemperedSMC(num_draws=64, negative="persistent", max_doublings=1),
-    NestedSampling(num_live=50, negative="persistent", max_doublings=1),
-    RejectionGibbs(num_draws=100),
-    MaximumAPosteriori(num_warmup=100, num_steps=100),
-)
+SMALL: dict[str, dict[str, Any]] = {
+    "hmc": {
+        "num_warmup": 100,
+        "num_draws": 100,
+        "negative": "persistent",
+        "max_doublings": 1,
+        "evidence_particles": 16,
+    },
+    "sgld": {"num_warmup": 100, "num_draws": 100},
+    "nested": {"num_live": 50, "negative": "persistent", "max_doublings": 1},
+    "smc": {"num_draws": 64, "negative": "persistent", "max_doublings": 1},
+    "map": {"num_warmup": 100, "num_steps": 100},
+    "rejection-gibbs": {"num_draws": 100},
+}
 
 
 def main(out: Path | None) -> int:
@@ -55,7 +53,10 @@ def main(out: Path | None) -> int:
         "\n\n## A second model of the same structure\n\nAfter a run on the `double_well`, in the "
         "same process: the same backend on a model with another lambda and another prior scale.\n\n"
     )
-    rows = [[type(backend).__name__, *map(str, second_model(backend))] for backend in BACKENDS]
+    rows = [
+        [backend.__name__, *map(str, second_model(backend(**SMALL.get(name, {}))))]
+        for name, backend in BACKENDS.items()
+    ]
     page += markdown_table(["backend", "compiled, first model", "compiled, second model"], rows)
     publish(page, out)
     return 0
