@@ -33,6 +33,15 @@ class LinearResiduals(eqx.Module):
     ------
     InvalidInput
         If shapes differ, or W is not symmetric positive definite.
+
+    Examples
+    --------
+    Two coordinates that are to be equal:
+
+    >>> import numpy as np
+    >>> residuals = LinearResiduals(A=[[1.0, -1.0]], c=[0.0])
+    >>> residuals(np.array([3.0, 1.0])).tolist()
+    [2.0]
     """
 
     A: Float[Array, "m d"]

@@ -66,6 +66,23 @@ class TwoStageModel(Data):
     ------
     InvalidInput
         If a value cannot be used; nothing has been compiled then.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from generative import GaussianStage
+    >>> model = TwoStageModel(
+    ...     theta_0={"intended": jnp.zeros(1), "instrumental": jnp.zeros(1)},
+    ...     first_stage=GaussianStage(1.0),
+    ...     second_stage=GaussianStage(0.5),
+    ...     disagreement=lambda t: jnp.sum((t["intended"] - t["instrumental"]) ** 2),
+    ...     agreement_strength=20.0,
+    ...     log_likelihood=lambda t: -2.0 * (t["intended"][0] - 1.0) ** 2,
+    ... )
+    >>> model.space.names
+    ['instrumental[0]', 'intended[0]']
+    >>> float(model.agreement.disagreement(jnp.array([1.0, 3.0])))
+    4.0
     """
 
     space: ParameterSpace

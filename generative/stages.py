@@ -216,7 +216,23 @@ class _StudentT(SameDtype, dist.StudentT):
 
 
 class GaussianStage(Stage):
-    """A Gaussian stage: the L2 prior. `scale` is the standard deviation."""
+    """A Gaussian stage: the L2 prior. `scale` is the standard deviation.
+
+    Examples
+    --------
+    One scale per block; the heads stay where this stage finds them:
+
+    >>> import jax.numpy as jnp
+    >>> from generative import TwoStageModel
+    >>> model = TwoStageModel(
+    ...     theta_0={"heads": jnp.zeros(1), "world": jnp.zeros(2)},
+    ...     first_stage=GaussianStage(1.0),
+    ...     second_stage=GaussianStage({"heads": 0.0, "world": 0.5}),
+    ...     disagreement=lambda theta: jnp.sum((theta["world"] - theta["heads"]) ** 2),
+    ... )
+    >>> model.second_stage.variance.tolist()
+    [0.0, 0.25, 0.25]
+    """
 
     is_gaussian: ClassVar[bool] = True
 

@@ -22,6 +22,12 @@ class Estimate:
         Evaluations of C and of its gradient; 0 for a closed form.
     note : str
         What the reader should know about this estimate; usually empty.
+
+    Examples
+    --------
+    >>> estimate = Estimate(-1.386, 0.02, method="importance")
+    >>> print(estimate)
+    -1.386 +- 0.020 nats (-2.000 bits; importance)
     """
 
     value: float | np.ndarray

@@ -69,6 +69,21 @@ def infer(
         negative at a draw. What was drawn then stays in the checkpoints, if there is a `directory`.
     NonFiniteState
         If a chain's log density became NaN or infinite, so that there are no draws to return.
+
+    Examples
+    --------
+    >>> import jax
+    >>> jax.config.update("jax_enable_x64", True)
+    >>> from generative import problems
+    >>> from inference import RejectionGibbs
+    >>> problem = problems.get("double_well")
+    >>> run = infer(problem.model, RejectionGibbs(), seed=0, progress=False)
+    >>> run.result
+    <Result.converged: 'converged'>
+    >>> run.tree["posterior"]["theta_1"].sizes
+    Frozen({'chain': 4, 'draw': 2000, 'parameter': 1})
+    >>> bool(abs(run.tree["posterior"]["theta_1"].mean() - problem.truth.mean_1[0]) < 0.05)
+    True
     """
     if not isinstance(model, TwoStageModel):
         raise InvalidInput("model", type(model).__name__, "a TwoStageModel")

@@ -60,6 +60,23 @@ class Run:
         independent runs that agree may be right where draws of many modes are too few.
     model : TwoStageModel or None
         None for a run loaded from a folder without its model.
+
+    Examples
+    --------
+    A run goes to a folder and comes back as it was, with its verdict:
+
+    >>> import jax, tempfile
+    >>> jax.config.update("jax_enable_x64", True)
+    >>> from generative import problems
+    >>> from inference import RejectionGibbs, infer
+    >>> model = problems.get("double_well").model
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     run = infer(model, RejectionGibbs(), progress=False, directory=f"{folder}/run")
+    ...     again = Run.load(f"{folder}/run")
+    >>> again.usable
+    ('draws',)
+    >>> again.bits_saved == run.bits_saved
+    True
     """
 
     tree: xr.DataTree

@@ -94,6 +94,14 @@ def get(name: str, **options: Any) -> Problem:
     ------
     InvalidInput
         If the name or an option is unknown or of another type, or the builder itself fails.
+
+    Examples
+    --------
+    >>> problem = get("linear_gaussian", d=3)
+    >>> problem.model.dimension
+    3
+    >>> problem.truth.mean_1.shape
+    (3,)
     """
     if not isinstance(name, str):
         raise InvalidInput("problem", repr(name), "a string")

@@ -99,7 +99,7 @@ class TwoHeaded:
         """
         raise NotImplementedError
 
-    def _problem(
+    def build_from(
         self,
         name: str,
         description: str,
@@ -107,6 +107,24 @@ class TwoHeaded:
         pictures: Callable[[np.ndarray], np.ndarray] | None = None,
         hypothetical: Cases | None = None,
     ) -> Problem:
+        """Build the problem from a world's cases, which is what `build` of every world ends with.
+
+        Parameters
+        ----------
+        name, description : str
+            Of the problem, the latter in one line.
+        cases : Cases
+            From which the small, the large and the held-out sets are drawn.
+        pictures : callable, optional
+            From inputs to grey levels in [0, 1], shape (question, height, width).
+        hypothetical : Cases, optional
+            From which corrected cases are drawn instead.
+
+        Raises
+        ------
+        InvalidInput
+            If there are too few cases.
+        """
         sets = split_cases(
             cases,
             self.num_small,

@@ -14,7 +14,7 @@ class Digits(TwoHeaded):
     def build(self) -> Problem:
         """Build the problem."""
         description = "a two-headed network on images of 3, 5 and 8"
-        return self._problem("digits", description, digits.cases(), digits.pictures)
+        return self.build_from("digits", description, digits.cases(), digits.pictures)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Jevons(TwoHeaded):
     def build(self) -> Problem:
         """Build the problem."""
         description = "a two-headed network on bean counts with real human errors"
-        return self._problem("jevons", description, jevons.cases(self.seed))
+        return self.build_from("jevons", description, jevons.cases(self.seed))
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ class Room(TwoHeaded):
             imagined = room.cases(self.num_videos, self.seed + 1, room.HYPOTHETICAL)
         cases = room.cases(self.num_videos, self.seed)
         description = "a two-headed network on a simulated video of a room"
-        return self._problem("room", description, cases, room.pictures, imagined)
+        return self.build_from("room", description, cases, room.pictures, imagined)

@@ -89,6 +89,19 @@ def log_normalizer(
     InvalidInput
         If an argument cannot be used, the method needs what the model does not have, or C is NaN
         or negative at theta_1 or at one of 64 draws of the second stage around it.
+
+    Examples
+    --------
+    >>> import jax, numpy as np
+    >>> jax.config.update("jax_enable_x64", True)
+    >>> from generative import problems
+    >>> problem = problems.get("linear_gaussian", d=3)
+    >>> theta_1 = np.array([0.5, 0.0, -0.5])
+    >>> estimate = log_normalizer(problem.model, theta_1)
+    >>> estimate.method
+    'closed_form'
+    >>> bool(np.isclose(estimate.value, problem.truth.log_normalizer(theta_1)))
+    True
     """
     require_float64("a log normaliser")
     if method not in get_args(Method):
