@@ -28,7 +28,8 @@ from inference.kernels.density import share
 from inference.normalizer.annealing import anneal
 from inference.progress import SILENT
 
-_OPTIONS: dict[str, dict[str, int]] = {
+_Name = Literal["linear_gaussian", "double_well", "digits"]
+_OPTIONS: dict[_Name, dict[str, int]] = {
     "linear_gaussian": {"d": 20},
     "double_well": {},
     "digits": {"num_small": 20},
@@ -47,12 +48,12 @@ class Alternating(Analysis):
     """
 
     name: ClassVar[str] = "alternating"
-    problems: list[Literal["linear_gaussian", "double_well", "digits"]] = list(_OPTIONS)
+    problems: list[_Name] = list(_OPTIONS)
     backend: MaximumAPosteriori = MaximumAPosteriori(num_warmup=800, num_steps=1000, num_starts=2)
 
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
         """Return one group per problem, dims (step): cosines with the exact force."""
-        found = {}
+        found: dict[str, xr.Dataset] = {}
         for name in self.problems:
             model = problems.get(name, **_OPTIONS[name]).model
             found[name] = _one(model, self.backend, self.seed)

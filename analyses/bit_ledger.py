@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import xarray as xr
@@ -138,9 +138,14 @@ class BitLedger(Analysis):
         found = {}
         for name, limits in ranges.items():
             values = np.linspace(*limits, _NUM_VALUES).round().astype(int)
-            varied = [margin(replace(self.assumptions, **{name: int(v)})) for v in values]
+            varied = [margin(_with(self.assumptions, name, int(v))) for v in values]
             found[name] = (values, np.array(varied), _turn(self.assumptions, name, values))
         return found
+
+
+def _with(assumptions: Assumptions, name: str, value: int) -> Assumptions:
+    changes: dict[str, Any] = {name: value}
+    return replace(assumptions, **changes)
 
 
 def _discrete(assumptions: Assumptions) -> DiscreteTwoStage:
@@ -156,7 +161,7 @@ def _turn(assumptions: Assumptions, name: str, values: np.ndarray) -> int | None
     """
 
     def wins(value: int) -> bool:
-        return margin(replace(assumptions, **{name: value})) > 0
+        return margin(_with(assumptions, name, value)) > 0
 
     for low, high in zip(values[:-1].tolist(), values[1:].tolist(), strict=True):
         before = wins(low)

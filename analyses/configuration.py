@@ -63,26 +63,37 @@ class RunOptions(BaseModel):
         return getattr(self, _section(self.backend))
 
 
+class OptionsWithProblem(RunOptions):
+    """Options of ``concord run``, with the problem's own.
+
+    Parameters
+    ----------
+    problem
+        Options of the problem.
+    """
+
+    problem: BaseModel
+
+
 def _section(backend: str) -> str:
     """Return the field, and the key in TOML, of a backend's options."""
     return backend.replace("-", "_")
 
 
-def run_options(problem: type[BaseModel], default_problem: BaseModel) -> type[RunOptions]:
+def run_options(problem: type[BaseModel], default_problem: BaseModel) -> type[OptionsWithProblem]:
     """Return the options of ``concord run`` with those of every backend and of a problem."""
     fields: dict[str, Any] = {"backend": (Literal[tuple(BACKENDS)], "hmc")}
     fields |= {_section(name): (backend, backend()) for name, backend in BACKENDS.items()}
     fields["problem"] = (problem, default_problem)
-    return create_model("Options", __base__=RunOptions, **fields)
+    return create_model("Options", __base__=OptionsWithProblem, **fields)
 
 
-def parse_run(name: str, arguments: Sequence[str]) -> RunOptions:
+def parse_run(name: str, arguments: Sequence[str]) -> OptionsWithProblem:
     """Parse the options of ``concord run NAME``.
 
     Returns
     -------
-    RunOptions
-        With an additional field `problem` for the problem's own options.
+    OptionsWithProblem
 
     Raises
     ------

@@ -176,7 +176,7 @@ def grouped_bars(data: xr.Dataset, dim: str, name: str, ylabel: str, target: Tar
         of = data.sel({dim: label})
         places = np.arange(len(cases)) + (index - 0.5 * (len(labels) - 1)) * width
         axis.bar(places, of[name], width, yerr=2 * of[f"{name}_se"], label=str(label))
-    slanted = {"rotation": 40, "ha": "right"} if len(cases) > _MOST_UPRIGHT else {}
+    slanted: dict[str, Any] = {"rotation": 40, "ha": "right"} if len(cases) > _MOST_UPRIGHT else {}
     axis.set_xticks(np.arange(len(cases)), [str(c) for c in cases], **slanted)
     axis.set_ylabel(ylabel)
     title = dim.replace("_", " ")

@@ -42,7 +42,9 @@ class FirstPosterior(Analysis):
     def reduce(self, runs: Mapping[str, Run]) -> xr.DataTree:
         """Return the probability that each head gives the true answer, draw by draw."""
         run = runs["digits"]
-        return xr.DataTree(right_answers(run.tree).assign_attrs(table=summarize(run)))
+        right = right_answers(run.tree)
+        assert right is not None  # as of all problems with labels
+        return xr.DataTree(right.assign_attrs(table=summarize(run)))
 
     def draw(self, tree: xr.DataTree, target: Path) -> None:
         """Draw a forest."""

@@ -1,6 +1,7 @@
 """Scalar functionals of saved runs: of every draw, or of a maximum."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import arviz as az
@@ -65,9 +66,8 @@ def functionals_of(tree: xr.DataTree) -> xr.Dataset:
         -log Z; `log Z` itself where it was known or estimated.
     """
     drawn = "map" not in tree.children
-    values, stats = (
-        (tree["posterior"], tree["sample_stats"]) if drawn else (tree["map"], tree["map"])
-    )
+    groups = ("posterior", "sample_stats") if drawn else ("map", "map")
+    values, stats = (tree.children[group].dataset for group in groups)
     found = {
         "log joint": stats["lp"],
         "log p1 + log p2": stats["lp"]
@@ -77,7 +77,7 @@ def functionals_of(tree: xr.DataTree) -> xr.Dataset:
         "C(theta_1)": stats["disagreement_theta_1"],
         "L(theta_2)": stats["log_likelihood"],
         "|theta_1 - theta_0|^2": _squared(
-            stats, 1, lambda: values["theta_1"] - tree["constant_data"]["theta_0"]
+            stats, 1, lambda: values["theta_1"] - tree.children["constant_data"].dataset["theta_0"]
         ),
         "|theta_2 - theta_1|^2": _squared(stats, 2, lambda: values["theta_2"] - values["theta_1"]),
     }
@@ -86,7 +86,7 @@ def functionals_of(tree: xr.DataTree) -> xr.Dataset:
     return xr.Dataset(found).drop_vars(["start", "draw_kept"], errors="ignore")
 
 
-def _squared(stats: xr.DataTree, stage: int, shift) -> xr.DataArray:  # noqa: ANN001 - a thunk
+def _squared(stats: xr.Dataset, stage: int, shift: Callable[[], xr.DataArray]) -> xr.DataArray:
     # Of large networks only some draws are kept whole; their distances are kept of all.
     by_block = f"squared_distance_{stage}"
     if by_block in stats:

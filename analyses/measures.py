@@ -30,10 +30,11 @@ def measure(run: Run) -> xr.Dataset:
     omitted = configuration_of(run).get("setup") == "z-omitted"
     bits_saved = None if omitted else run.bits_saved
     for name, estimate in (("log_evidence", run.log_evidence), ("bits_saved", bits_saved)):
-        known = estimate is not None
-        values[name] = estimate.bits if known else np.nan
-        values[f"{name}_se"] = estimate.standard_error / np.log(2) if known else np.nan
-    stats = run.tree["map" if "map" in run.tree.children else "sample_stats"]
+        values[name] = values[f"{name}_se"] = np.nan
+        if estimate is not None:
+            values[name] = float(estimate.bits)
+            values[f"{name}_se"] = float(estimate.standard_error / np.log(2))
+    stats = run.tree.children["map" if "map" in run.tree.children else "sample_stats"].dataset
     for name in ("disagreement", "disagreement_theta_1", "log_likelihood"):
         values[name], values[f"{name}_se"] = mean_and_error(stats[name].values)
     right = right_answers(run.tree)
@@ -47,7 +48,7 @@ def measure(run: Run) -> xr.Dataset:
             values[name] = (("set", "head"), part)
         asked = [_over_questions(x) for x in right_by_question(run.tree).values()]
         values["right_questions"] = (("set", "head"), np.array(asked))
-        values |= dict(pair_probabilities(run.tree).data_vars)
+        values |= {str(n): x for n, x in pair_probabilities(run.tree).data_vars.items()}
     values["usable"] = float(run.result.is_usable)
     coords = {} if right is None else {"set": list(means), "head": ["first", "second"]}
     return xr.Dataset(values, coords=coords).drop_vars("start", errors="ignore")

@@ -202,11 +202,11 @@ def predictions(runs: Runs, embed: Embed) -> Section | None:
     probability = answers[_WRONG]
     over = [d for d in probability.dims if d in ("chain", "draw")]
     mean, spread = probability.mean(over), probability.std(over)
-    labels = main.tree["constant_data"][f"label_{_WRONG}"].values
+    labels = main.tree.children["constant_data"].dataset[f"label_{_WRONG}"].values
     maximum = next(
         (r for r in runs.values() if is_maximum(r) and r is not main and alike(r, main)), None
     )
-    cases = []
+    cases: list[dict[str, Any]] = []
     for index in range(min(len(labels), _MAX_PICTURES)):
         lines = [f"true answer: {'yes' if labels[index] else 'no'}"]
         for head in ("first", "second"):
@@ -273,7 +273,7 @@ def diagnostics(runs: Runs, embed: Embed) -> Section | None:
 def provenance(runs: Runs) -> Section:
     """Notes, versions and configurations."""
     items = [f"{name}: {note}" for name, run in runs.items() for note in run.notes]
-    attributes = next(iter(runs.values())).tree.attrs
+    attributes = {str(k): v for k, v in next(iter(runs.values())).tree.attrs.items()}
     versions = {
         key.removesuffix("_version"): str(value)
         for key, value in attributes.items()

@@ -1,6 +1,6 @@
 """Which function each head became: by its answers on cases in which the functions part."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import arviz as az
 import jax
@@ -122,7 +122,7 @@ def _first_head(model: TwoStageModel, questions: Array, theta: Array) -> Array:
 def _by_question(tree: xr.DataTree) -> tuple[xr.DataArray, list[np.ndarray]]:
     """Log probability of each function's answer to each question, and true answers by kind."""
     answers, found, truth = answers_of(tree), [], []
-    constants = tree["constant_data"]
+    constants = tree.children["constant_data"].dataset
     for name in _SETS:
         if name not in answers or f"bob_label_{name}" not in constants:
             raise InvalidInput("run", f"no answers to {name}", "a run of a problem with all kinds")
@@ -179,7 +179,7 @@ def _over_questions(given: xr.DataArray, truth: list[np.ndarray]) -> np.ndarray:
     return _nearest(resampled).mean(sampled).std("resample", ddof=1).values
 
 
-def _monte_carlo(tree: xr.DataTree, sampled: list):  # noqa: ANN202 - a function of an array
+def _monte_carlo(tree: xr.DataTree, sampled: list) -> Callable[[xr.DataArray], xr.DataArray]:
     """Return what gives the Monte Carlo error of a mean over draws; NaN without draws."""
     if not sampled:
         return lambda x: xr.full_like(x, np.nan)

@@ -127,7 +127,8 @@ def _column(part: str) -> str:
 
 def _routes(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Dataset:
     """Means over draws, with errors; `rise` is a mean of differences draw by draw."""
-    thetas = [tree["posterior"][name].values for name in ("theta_1", "theta_2")]
+    posterior = tree.children["posterior"].dataset
+    thetas = [posterior[name].values for name in ("theta_1", "theta_2")]
     shape = thetas[0].shape[:2]
     flat = [jnp.asarray(x.reshape(-1, model.dimension)) for x in thetas]
     masks = np.array(

@@ -68,7 +68,8 @@ class Sensitivity(Analysis):
         tree = runs["hmc"].tree
         functionals = _moving(tree)
         places = functionals["draw"].values
-        theta_1, theta_2 = (tree["posterior"][n].values[:, places] for n in ("theta_1", "theta_2"))
+        posterior = tree.children["posterior"].dataset
+        theta_1, theta_2 = (posterior[n].values[:, places] for n in ("theta_1", "theta_2"))
         key = jax.random.key(self.seed)
         found_scores = prior_scores(model, theta_1, theta_2, key, self.num_particles)
         scores = xr.Dataset({n: (("chain", "draw"), x) for n, x in found_scores.items()})
@@ -154,7 +155,7 @@ def _moving(tree: xr.DataTree) -> xr.Dataset:
 def _power_scaling(model: TwoStageModel, tree: xr.DataTree, functionals: xr.Dataset) -> xr.Dataset:
     """ArviZ's power-scaling sensitivity to the density of stage 1 and to the likelihood."""
     places = functionals["draw"].values
-    theta_1 = tree["posterior"]["theta_1"].values[:, places]
+    theta_1 = tree.children["posterior"].dataset["theta_1"].values[:, places]
     flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
     log_prior = over_points(Partial(log_first, model), flat)
     summary = az.psense_summary(

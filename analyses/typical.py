@@ -1,5 +1,6 @@
 """Is a maximum like the posterior? Where it lies among draws, functional by functional."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,7 +107,7 @@ def place_answers(maximum: xr.DataTree, sampled: xr.DataTree) -> list[AnswersPla
         for head in ("first", "second"):
             question = [d for d in draws[name].dims if d not in ("chain", "draw", "head")]
             at_draws = draws[name].sel(head=head).transpose("chain", "draw", *question).values
-            num_draws, num_questions = np.prod(at_draws.shape[:2]), at_draws.shape[2]
+            num_draws, num_questions = math.prod(at_draws.shape[:2]), at_draws.shape[2]
             flat = at_draws.reshape(num_draws, num_questions, -1)
             value = answers.sel(head=head).transpose(*question).values.reshape(num_questions, -1)
             found.append(_place_answers(name, head, value, flat))

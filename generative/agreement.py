@@ -1,6 +1,7 @@
 """Agreement of the two heads, and theta_2 given theta_1 as a NumPyro distribution."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -82,7 +83,7 @@ class Agreement(Data):
         self._space, self.second_stage = space, second_stage
         self._has_residuals = residuals is not None
         self._given = Parts(residuals if self._has_residuals else disagreement)
-        self.strength = np.asarray(strength, space.origin.dtype)[()]
+        self.strength = jnp.asarray(np.asarray(strength, space.origin.dtype))
         self.is_absent = float(self.strength) == 0
         linear = residuals if isinstance(residuals, LinearResiduals) else None
         if linear is not None and linear.A.shape[1] != space.dimension:
@@ -129,7 +130,7 @@ class Agreement(Data):
         """Whether log Z(theta_1) has a closed form."""
         return self.log_normalizer is not None
 
-    def _check(self, disagreement: Callable | None, residuals: Callable | None) -> None:
+    def _check(self, disagreement: Any, residuals: Any) -> None:
         """Check the shape of what the user gave, and C at theta_0."""
         space = self._space
         if residuals is None:
@@ -217,7 +218,7 @@ class AgreementConditioned(dist.Distribution):
         return self.sample_with_tries(key, sample_shape)[0]
 
     def sample_with_tries(
-        self, key: jax.Array, sample_shape: tuple[int, ...] = (), cap: int = REJECTION_CAP
+        self, key: jax.Array, sample_shape: tuple[int, ...] = (), cap: int | Array = REJECTION_CAP
     ) -> tuple[Array, Array]:
         """Draw theta_2 and count the proposals; a draw beyond the cap is NaN."""
         self._refuse_batches()
@@ -228,14 +229,14 @@ class AgreementConditioned(dist.Distribution):
         draws, tries = jax.vmap(self._sample_one, (0, 0, None))(keys, flat, cap)
         return draws.reshape(theta_1.shape), tries.reshape(shape)
 
-    def _sample_one(self, key: jax.Array, theta_1: Array, cap: int) -> tuple[Array, Array]:
+    def _sample_one(self, key: jax.Array, theta_1: Array, cap: int | Array) -> tuple[Array, Array]:
         if self.agreement.closed_form is not None:
             return self.agreement.closed_form.sample(key, theta_1), jnp.ones((), int)
         return rejection_sample(key, self.agreement, theta_1, cap)
 
 
 def rejection_sample(
-    key: jax.Array, agreement: Agreement, theta_1: Float[Array, " d"], cap: int
+    key: jax.Array, agreement: Agreement, theta_1: Float[Array, " d"], cap: int | Array
 ) -> tuple[Float[Array, " d"], Array]:
     """Draw theta_2 given theta_1 exactly, by proposing until the heads agree.
 
@@ -244,7 +245,7 @@ def rejection_sample(
     key : PRNG key
     agreement : Agreement
     theta_1 : array, shape (d,)
-    cap : int
+    cap : int or int array, shape ()
         Number of proposals, rounded up to full rounds, after which NaN is returned.
 
     Returns

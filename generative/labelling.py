@@ -57,7 +57,7 @@ class Cases:
     def __len__(self) -> int:
         return len(self.alice_label)
 
-    def __getitem__(self, index: np.ndarray) -> "Cases":
+    def __getitem__(self, index: np.ndarray | slice) -> "Cases":
         return Cases(**{field.name: getattr(self, field.name)[index] for field in fields(self)})
 
     @property

@@ -1,6 +1,6 @@
 """The two-stage model: two stages, an agreement, and data."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -108,13 +108,13 @@ class TwoStageModel(Data):
         residuals: Callable[[PyTree], Array] | None = None,
         agreement_strength: float = 1.0,
         log_likelihood: Callable[[PyTree], Array] | None = None,
-        observation: Callable[[PyTree], Any] | None = None,
-        data: Mapping[str, ArrayLike] | None = None,
+        observation: Callable[..., Any] | None = None,
+        data: Mapping[str, ArrayLike | Sequence] | None = None,
         inputs: PyTree = None,
         heads: Callable[[PyTree, Any], Array] | None = None,
         questions: Mapping[str, Any] | None = None,
-        labels: Mapping[str, ArrayLike] | None = None,
-        columns: Mapping[str, Mapping[str, ArrayLike]] | None = None,
+        labels: Mapping[str, ArrayLike | Sequence] | None = None,
+        columns: Mapping[str, Mapping[str, ArrayLike | Sequence]] | None = None,
     ):
         self.space = ParameterSpace(theta_0)
         self.first_stage = _bound(first_stage, self.space, "first_stage")
@@ -189,7 +189,9 @@ class TwoStageModel(Data):
     @property
     def num_answers(self) -> int | None:
         """Number of answers that mini-batches are drawn from; None if they cannot be."""
-        return self.observation.num_answers if self.data else None
+        if self.observation is None or not self.data:
+            return None
+        return self.observation.num_answers
 
     @property
     def is_null(self) -> bool:
@@ -212,15 +214,17 @@ class TwoStageModel(Data):
 
     def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
         """L of one theta, a pytree or a vector of shape (d,), nats."""
-        if self.is_null:
-            return jnp.zeros((), self.space.origin.dtype)
         if self._log_likelihood is not None:
             return self._tempered(self._log_likelihood.whole, theta)
+        if self.observation is None or not self.data:
+            return jnp.zeros((), self.space.origin.dtype)
         return self._tempered(self.observation.log_likelihood, theta)
 
     def batch_log_likelihood(self, theta: PyTree, chosen: Int[Array, " n"]) -> Float[Array, ""]:
         """L of one theta estimated from some of the answers, scaled to all of them, nats."""
-        return self._tempered(lambda t: self.observation.batch_log_likelihood(t, chosen), theta)
+        assert self.observation is not None  # as all that has a number of answers
+        estimate = self.observation.batch_log_likelihood
+        return self._tempered(lambda t: estimate(t, chosen), theta)
 
     def _tempered(self, log_likelihood: Callable[[PyTree], Array], theta: PyTree) -> Array:
         dtype = self.space.origin.dtype
@@ -235,6 +239,7 @@ class TwoStageModel(Data):
 
     def shard_data(self, sharding: jax.sharding.Sharding) -> "TwoStageModel":
         """Return this model with its answers laid out over devices, along their leading axis."""
+        assert self.observation is not None  # as all that has answers
         return self._with(observation=self.observation.shard(sharding))
 
     def temper(self, power: Float[ArrayLike, ""]) -> "TwoStageModel":
@@ -255,7 +260,7 @@ class TwoStageModel(Data):
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
         """Log likelihood of each observed answer, by site, nats; empty for a bare L."""
-        if not self.data:
+        if self.observation is None or not self.data:
             return {}
         return self.observation.answer_log_likelihood(self.space.unravel(self.space.vector(theta)))
 

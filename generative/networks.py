@@ -105,7 +105,7 @@ def heads(network: TwoHeadedNetwork, inputs: Float[Array, "n in"]) -> Float[Arra
 
 def hellinger_residuals(
     network: TwoHeadedNetwork, inputs: Float[Array, "n in"]
-) -> Float[Array, " 2n"]:
+) -> Float[Array, " 2*n"]:
     """Residuals with |r|^2 / 2 = the *mean* over questions of the squared Hellinger distance.
 
     The distance is that between the two heads' answer distributions, in [0, 1]. Square roots of
@@ -150,8 +150,7 @@ def stage_scales(
     def by_fan_in(affine: Affine) -> Affine:
         # Plain NumPy: scales are constants of the model, not parameters.
         fan_in = affine.weight.shape[1]
-        weight = np.full(affine.weight.shape, fan_in**-0.5)
-        return Affine(weight, np.full(affine.bias.shape, fan_in**-0.5))  # type: ignore[arg-type]
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, fan_in**-0.5), affine)
 
     def is_affine(node: object) -> bool:
         return isinstance(node, Affine)

@@ -1,6 +1,6 @@
 """Data, and the NumPyro program that makes them from theta_2."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -38,7 +38,7 @@ class Observation(Data):
     def __init__(
         self,
         program: Callable[..., Any],
-        data: Mapping[str, ArrayLike],
+        data: Mapping[str, ArrayLike | Sequence],
         inputs: PyTree = None,
         sharding: jax.sharding.Sharding | None = None,
     ):
@@ -84,7 +84,7 @@ class Observation(Data):
         """Estimate the log density of N answers by N / n times that of n of them, nats."""
         data, inputs = jax.tree.map(lambda x: x[chosen], (self.data, self.inputs))
         value = log_density(lambda t: self._run(data, inputs, t), (theta,), {}, {})[0]
-        return value * (self.num_answers / len(chosen))
+        return value * (len(jax.tree.leaves(self.inputs)[0]) / len(chosen))
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
         """Log likelihood of each observed answer, by site, nats."""

@@ -58,7 +58,7 @@ class ParameterSpace(Data):
         # Without a program for every shape of a slice.
         return jax.tree.map(jnp.asarray, self.unravel(np.asarray(self.origin)))
 
-    def unravel(self, vector: Float[Array, " d"]) -> PyTree:
+    def unravel(self, vector: Float[Array | np.ndarray, " d"]) -> PyTree:
         """Pytree form of a vector of shape (d,)."""
         stops = np.cumsum([math.prod(shape) for shape in self._shapes])
         leaves = [

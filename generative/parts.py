@@ -110,7 +110,7 @@ class Column(eqx.Module):
     values : array, shape (n,)
     """
 
-    codes: Array
+    codes: Array | np.ndarray
     _width: int | None = eqx.field(static=True)
 
     def __init__(self, values: Any):
@@ -120,10 +120,10 @@ class Column(eqx.Module):
         values = values.astype(values.dtype.newbyteorder("="), copy=False)  # files may swap bytes
         is_text = values.dtype.kind == "U" and values.ndim == 1 and values.dtype.itemsize > 0
         self._width = values.dtype.itemsize // 4 if is_text else None
-        shape = (len(values), self._width) if is_text else values.shape
+        shape = values.shape if self._width is None else (len(values), self._width)
         # Strings by the codes of their characters, since no program takes strings.
-        self.codes = np.ascontiguousarray(values).view(np.uint32 if is_text else values.dtype)
-        self.codes = self.codes.reshape(shape)
+        codes = np.ascontiguousarray(values).view(np.uint32 if is_text else values.dtype)
+        self.codes = codes.reshape(shape)
 
     @property
     def values(self) -> np.ndarray:
@@ -194,9 +194,10 @@ def _key(value: Any) -> Any:
 
 def _fields(value: Any) -> list[str]:
     """Names of the fields of a frozen dataclass, or of a frozen pydantic model."""
-    if is_dataclass(value) and value.__dataclass_params__.frozen:
+    options = getattr(value, "__dataclass_params__", None)
+    if is_dataclass(value) and options is not None and options.frozen:
         found = fields(value)
-        if value.__dataclass_params__.eq and all(field.compare for field in found):
+        if options.eq and all(field.compare for field in found):
             return [field.name for field in found]
     if getattr(type(value), "model_config", {}).get("frozen"):
         return list(type(value).model_fields)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +25,8 @@ _HEADS = "a callable (theta, inputs) -> (2, question, ...)"
 
 def check_mappings(
     questions: Mapping[str, Any] | None,
-    labels: Mapping[str, ArrayLike] | None,
-    columns: Mapping[str, Mapping[str, ArrayLike]] | None,
+    labels: Mapping[str, ArrayLike | Sequence] | None,
+    columns: Mapping[str, Mapping[str, ArrayLike | Sequence]] | None,
 ) -> None:
     """Refuse what is no mapping from names, before it is read.
 
@@ -74,7 +74,7 @@ def check_questions(model: "TwoStageModel", sites: Iterable[str]) -> None:
 
 def _answered(model: "TwoStageModel", name: str, inputs: Any) -> tuple[int, ...]:
     """Shape of the heads' answers to a set."""
-    shape = traced("heads", lambda theta: model.heads(theta, inputs), model.theta_0).shape
+    shape = traced("heads", lambda theta: model.answers(theta, inputs), model.theta_0).shape
     if len(shape) < 2 or shape[0] != 2:
         found = f"answers of shape {shape} to questions[{name!r}]"
         raise InvalidInput("heads", found, "shape (2, question, ...): the first and second head's")

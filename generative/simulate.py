@@ -68,7 +68,7 @@ def simulate(
             f"Z(theta_1) is below about {1 / cap:.0e} there: rejection cannot work; "
             "lower agreement_strength, or use LinearResiduals, whose conditional is exact"
         )
-    return Simulation(theta_1, theta_2, np.asarray(tries))
+    return Simulation(theta_1, theta_2, tries)
 
 
 @partial(jax.jit, static_argnums=2)

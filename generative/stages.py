@@ -6,7 +6,7 @@ block in that stage (:mod:`generative.partly_fixed`).
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -48,7 +48,7 @@ class Stage(Data):
     is_gaussian: ClassVar[bool] = False
     has_kinks: ClassVar[bool] = False
 
-    def bind(self, space: ParameterSpace, name: str) -> Self:
+    def bind(self, space: ParameterSpace, name: str) -> "Stage":
         """Return this stage with one scale per coordinate of `space`.
 
         Raises

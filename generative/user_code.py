@@ -46,14 +46,15 @@ def blame(field: str, allowed: str) -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """Return an exception's type and first line, and the file and line of the user's own error."""
-    is_syntax = isinstance(error, SyntaxError) and error.filename is not None
-    message = str(error.msg if is_syntax else error).strip().split("\n")[0][:_LONGEST]
-    place = (error.filename, error.lineno) if is_syntax else place_of(error)
+    said, place = str(error), place_of(error)
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        said, place = error.msg, (error.filename, error.lineno)
+    message = said.strip().split("\n")[0][:_LONGEST]
     words = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return words if place is None else f"{words} ({place[0]}, line {place[1]})"
 
 
-def place_of(error: BaseException) -> tuple[str, int] | None:
+def place_of(error: BaseException) -> tuple[str, int | None] | None:
     """Return file and line of the innermost frame that is neither ours nor a library's."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         # Compiled libraries leave the relative paths of their sources.

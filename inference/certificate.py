@@ -108,8 +108,8 @@ def compare_draws(
 
 
 def _statistics(model: TwoStageModel, theta_1: Batch, theta: Batch) -> dict[str, np.ndarray]:
-    flat = tuple(jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta))
-    cost, log_p2 = (np.asarray(x).reshape(theta.shape[:2]) for x in _evaluated(model, flat))
+    at, flat = (jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta))
+    cost, log_p2 = (np.asarray(x).reshape(theta.shape[:2]) for x in _evaluated(model, (at, flat)))
     return {"C": cost, "log_p2": log_p2}
 
 

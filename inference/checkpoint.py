@@ -97,7 +97,7 @@ class Section:
         self._prepare = prepare or (lambda: None)
         self._generation = 0
         self._saved_at = time.monotonic()
-        self._found = None if stem is None else self._newest()
+        self._found = None if stem is None else self._newest(stem)
 
     @property
     def count(self) -> int:
@@ -150,15 +150,17 @@ class Section:
         }
         line = json.dumps(header).encode()
         digest = hashlib.sha256(line).hexdigest().encode()
-        write_atomically(self._path(self._generation), digest + b"\n" + line + b"\n" + payload)
+        path = self._path(self._stem, self._generation)
+        write_atomically(path, digest + b"\n" + line + b"\n" + payload)
         self._saved_at = time.monotonic()
 
-    def _path(self, generation: int) -> Path:
-        return self._stem.with_name(f"{self._stem.name}.{generation % 2}")
+    @staticmethod
+    def _path(stem: Path, generation: int) -> Path:
+        return stem.with_name(f"{stem.name}.{generation % 2}")
 
-    def _newest(self) -> tuple[dict[str, Any], bytes] | None:
+    def _newest(self, stem: Path) -> tuple[dict[str, Any], bytes] | None:
         found = []
-        for path in (self._path(0), self._path(1)):
+        for path in (self._path(stem, 0), self._path(stem, 1)):
             if not path.exists():
                 continue
             read = _read(path)

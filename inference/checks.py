@@ -1,7 +1,8 @@
 """Checks that a run must pass before its result is called converged."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import arviz as az
 import numpy as np
@@ -174,7 +175,9 @@ def _is_stuck(name: str, x: np.ndarray) -> np.ndarray:
     return still & (_spread(x) > 0)
 
 
-def _worst(statistic, x: np.ndarray, reduce) -> float:  # noqa: ANN001 - two callables
+def _worst(
+    statistic: Callable[[np.ndarray], Any], x: np.ndarray, reduce: Callable[[Sequence], Any]
+) -> float:
     flat = x.reshape(*x.shape[:2], -1)
     flat = flat[..., _spread(flat) > 0]
     return float(reduce([np.asarray(statistic(flat[..., j])) for j in range(flat.shape[-1])]))

@@ -77,7 +77,7 @@ def _remainders(
         def cost(t: Array) -> Array:
             return agreement.strength * agreement.disagreement(start + t * along)
 
-        def narrow(carry: tuple[Array, ...], _: None) -> tuple[tuple[Array, ...], Array]:
+        def narrow(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
             low, width = carry
             step = width / num_parts
             at = low + step * jnp.arange(num_parts + 1, dtype=low.dtype)

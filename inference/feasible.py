@@ -33,9 +33,10 @@ def check_backend(model: TwoStageModel, backend: Backend) -> None:
     InvalidInput
     """
     name = type(backend).__name__
-    if getattr(backend, "num_chains", 2) < 2:
+    num_chains = getattr(backend, "num_chains", 2)
+    if num_chains < 2:
         allowed = "at least 2: one chain cannot be judged, as nothing tells whether it is stuck"
-        raise InvalidInput(f"{name}.num_chains", backend.num_chains, allowed)
+        raise InvalidInput(f"{name}.num_chains", num_chains, allowed)
     needed, available = _bytes(model, backend), _memory()
     if needed > available:
         found = f"draws that need {needed / 2**30:,.0f} GiB of memory ({_asked(backend)})"

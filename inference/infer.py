@@ -181,7 +181,7 @@ def _resumed(
     asked = {"backend": type(backend).__name__, "options": backend.model_dump(), "seed": seed}
     asked |= json.loads(json.dumps(provenance, default=str))
     different = [name for name, value in asked.items() if found.get(name) != value]
-    group = run.tree["posterior" if "posterior" in run.tree.children else "map"]
+    group = run.tree.children["posterior" if "posterior" in run.tree.children else "map"].dataset
     # Other machines round otherwise.
     same = np.allclose(run.tree.attrs.get("fingerprint", np.nan), fingerprint, rtol=1e-6)
     if not same or list(group["parameter"].values) != list(coordinates(model)):

@@ -45,6 +45,7 @@ def bit_ledger(
     if len(steps) != len(path):
         raise InvalidInput("steps", f"{len(steps)} steps", f"{len(path)}, one per point of path")
     change = log_normalizer_along(model, path, seed)
+    moved = np.asarray(change.value)
     if last is None:
         last = log_normalizer(model, path[-1], seed=seed)
     # Seen from the end, where the error matters most, the path's error is that of what follows.
@@ -53,9 +54,9 @@ def bit_ledger(
     rest = np.abs(end - np.array(variance)) if known else np.full(len(path) - 1, np.inf)
     error = np.sqrt(last.standard_error**2 + np.append(rest, 0.0))
     bits = {
-        "bits_saved": -(last.value + change.value - change.value[-1]),
+        "bits_saved": -(last.value + moved - moved[-1]),
         "bits_saved_se": error,
-        "change": -change.value,
+        "change": -moved,
         "change_se": change.standard_error,
     }
     return xr.Dataset(

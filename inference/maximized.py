@@ -59,7 +59,7 @@ class Ascended:
     theta_1: Float[np.ndarray, "start d"]
     theta_2: Float[np.ndarray, "start d"]
     negative: Float[np.ndarray, "start M d"]
-    residuals: Float[np.ndarray, "start block 2d"]
+    residuals: Float[np.ndarray, "start block two_d"]
     negatives: Float[np.ndarray, "start M block d"]
     metric: JointMetric
     path: dict[str, np.ndarray]
@@ -124,9 +124,10 @@ def run_maximizer(
     if note is not None:
         how = "log evidence: not estimated, as this is not the maximum of the joint density"
     if log_z is not None:
-        error_z = float(log_z.standard_error[best])
-        notes.append(_agreement_of_starts(ranked, log_z.standard_error, best))
-        bits_saved = Estimate(-float(log_z.value[best]), error_z, method=log_z.method)
+        values, errors = np.asarray(log_z.value), np.asarray(log_z.standard_error)
+        error_z = float(errors[best])
+        notes.append(_agreement_of_starts(ranked, errors, best))
+        bits_saved = Estimate(-float(values[best]), error_z, method=log_z.method)
         if laplace and note is None:
             at_best = Estimate(float(ranked[best]), error_z)
             log_evidence, how = _laplace(key_laplace, model, found, best, at_best, checks)

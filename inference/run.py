@@ -112,7 +112,7 @@ class Run:
             raise InvalidInput("model", "None", "a run with its model: Run.load(directory, model)")
         require_integer("num_draws", num_draws, least=1)
         group = "posterior" if "posterior" in self.tree.children else "map"
-        theta_2 = self.tree[group]["theta_2"].values
+        theta_2 = self.tree.children[group].dataset["theta_2"].values
         flat = theta_2.reshape(-1, theta_2.shape[-1])
         chosen = flat[np.linspace(0, len(flat) - 1, min(num_draws, len(flat))).astype(int)]
         model = self.model

@@ -29,7 +29,7 @@ def double_well_evidences() -> tuple[float, float, float]:
     return np.log(ours), np.log(without), np.log(without / total(np.ones_like(kernel)))
 
 
-def linear_posterior(s1, s2, a, c, b, y, noise):  # noqa: ANN001, ANN201
+def linear_posterior(s1, s2, a, c, b, y, noise):
     """Posterior mean and covariance of (theta_1, theta_2) by the joint precision (theta_0 = 0)."""
     d = len(s1)
     sq = np.linalg.inv(np.diag(1 / s2) + a.T @ a)
@@ -43,7 +43,7 @@ def linear_posterior(s1, s2, a, c, b, y, noise):  # noqa: ANN001, ANN201
     return covariance @ shift, covariance, d
 
 
-def linear_langevin(s1, s2, a, c, b, y, noise, joint, negative, low_rank, settings):  # noqa: ANN001, ANN201
+def linear_langevin(s1, s2, a, c, b, y, noise, joint, negative, low_rank, settings):
     """Stationary mean and covariance of (theta_1, theta_2) under Langevin steps (theta_0 = 0).
 
     Every variable is an affine function of (theta_1, theta_2, mean of w, noises, 1), held as a
@@ -92,7 +92,7 @@ def linear_langevin(s1, s2, a, c, b, y, noise, joint, negative, low_rank, settin
     return mean, covariance + half * h / 2 * joint
 
 
-def coordinate_posterior(penalty, log_likelihood, s1, s2, theta_0, observed):  # noqa: ANN001, ANN201
+def coordinate_posterior(penalty, log_likelihood, s1, s2, theta_0, observed):
     """Posterior of one coordinate by nested adaptive quadrature, as a dictionary.
 
     `penalty` and `log_likelihood` are in nats, of a float; data lie at `observed`.

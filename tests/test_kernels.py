@@ -28,7 +28,7 @@ def random_form(rng, m, d, zero=()):
 
 
 def dense(apply, n):
-    return np.stack([np.asarray(apply(x)) for x in np.eye(n)], axis=1)
+    return np.stack([np.asarray(apply(x)) for x in jnp.eye(n)], axis=1)
 
 
 def test_flow_is_reversible_and_preserves_volume(seed):
@@ -40,7 +40,7 @@ def test_flow_is_reversible_and_preserves_volume(seed):
 
     def step(both):
         x, v = jnp.split(both, 2)
-        end = flow(anything, x, v, form.c[0] + 0 * x, form.covariance, 0.3, 4)
+        end = flow(anything, x, v, form.c[0] + 0 * x, form.covariance, jnp.asarray(0.3), 4)
         return jnp.concatenate([end.position, end.velocity])
 
     start = jnp.asarray(rng.normal(size=6))

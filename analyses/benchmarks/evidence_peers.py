@@ -93,7 +93,7 @@ def dynesty_rslice(problem: Problem, limit: float) -> Peer:
     assert law is not None
     d = model.dimension
     # theta_2 given theta_1 is N(G theta_1 + g, Sq): a Cholesky factor maps normals to it.
-    identity = np.eye(d)
+    identity = jnp.eye(d)
     root = np.linalg.cholesky(np.asarray(jax.vmap(law.covariance)(identity)))
     gain = np.asarray(jax.vmap(law.gain)(identity)).T
     shift = np.asarray(law.mean(jnp.zeros(d)))

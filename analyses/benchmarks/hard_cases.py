@@ -144,14 +144,19 @@ def scores(problem: Problem, run: Run) -> Scores:
 
 def _compared(problem: Problem, run: Run) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Draws, shape (chain, draw, d), with exact means and variances, shape (d,)."""
-    truth, posterior = problem.truth, run.tree["posterior"]
+    truth, posterior = problem.truth, run.tree.children["posterior"].dataset
     theta_1, theta_2 = (posterior[name].values for name in ("theta_1", "theta_2"))
-    found = [(theta_1, truth.mean_1, truth.cov_1)]
+    assert truth.mean_1 is not None
+    assert truth.cov_1 is not None
+    found = [(theta_1, truth.mean_1, np.diag(truth.cov_1))]
     if not problem.model.is_null:
+        assert truth.mean_2 is not None
+        assert truth.cov_2 is not None
+        assert truth.cov_difference is not None
+        found.append((theta_2, truth.mean_2, np.diag(truth.cov_2)))
         difference = truth.mean_2 - truth.mean_1
-        found.append((theta_2, truth.mean_2, truth.cov_2))
-        found.append((theta_2 - theta_1, difference, truth.cov_difference))
-    return [(draws, mean, np.diag(covariance)) for draws, mean, covariance in found]
+        found.append((theta_2 - theta_1, difference, np.diag(truth.cov_difference)))
+    return found
 
 
 def _standard_error(x: np.ndarray) -> float:

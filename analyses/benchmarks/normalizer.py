@@ -14,6 +14,7 @@ from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem
 from inference import Estimate, log_normalizer
+from inference.normalizer.ladder import Method
 
 _REPEATS, _REPEATS_WHEN_LARGE, _LARGE = 3, 1, 1000
 _HIDDEN: dict[str, Any] = {"closed_form": False, "num_observations": 1}
@@ -27,7 +28,7 @@ _DIMENSIONS = (5, 20, 100, 1000)
 # Target standard error (nats) and budget per dimension.
 _TARGETS = {5: 0.1, 20: 0.1, 100: 0.1, 1000: 0.5}
 _BUDGETS = {5: 4_000_000, 20: 4_000_000, 100: 4_000_000, 1000: 200_000}
-_LARGEST_FOR = {"nested": 5, "reverse_annealing": 20}
+_LARGEST_FOR: dict[Method, int] = {"nested": 5, "reverse_annealing": 20}
 _PEER_SECONDS = {5: 120.0, 20: 120.0, 100: 40.0, 1000: 40.0}
 
 
@@ -57,7 +58,13 @@ def _point(problem: Problem) -> np.ndarray:
     return np.asarray(model.first_stage.around(model.theta_0).sample(jax.random.key(3)))
 
 
-def _measure(problem: Problem, method: str, target: float, budget: int) -> _Measured:
+def _truth(problem: Problem) -> float:
+    exact = problem.truth.log_normalizer
+    assert exact is not None
+    return float(exact(_point(problem)))
+
+
+def _measure(problem: Problem, method: Method, target: float, budget: int) -> _Measured:
     theta_1 = _point(problem)
 
     def estimate(seed: int) -> Estimate:
@@ -70,7 +77,7 @@ def _measure(problem: Problem, method: str, target: float, budget: int) -> _Meas
             max_evaluations=budget,
         )
 
-    truth = float(problem.truth.log_normalizer(theta_1))
+    truth = _truth(problem)
     estimate(0)  # compiles
     found, seconds = [], []
     repeats = _REPEATS_WHEN_LARGE if problem.model.dimension >= _LARGE else _REPEATS
@@ -93,7 +100,7 @@ def _accuracy() -> str:
     for name, options in _FAMILIES.items():
         for d in _DIMENSIONS:
             problem = problems.get(name, d=d, **options)
-            truth = float(problem.truth.log_normalizer(_point(problem)))
+            truth = _truth(problem)
             for method in _methods(name, d):
                 measured = _measure(problem, method, _TARGETS[d], _BUDGETS[d])
                 label = f"auto ({measured.method})" if method == "auto" else method
@@ -111,11 +118,13 @@ _ACCURACY_NOTE = (
 )
 
 
-def _methods(name: str, d: int) -> tuple[str, ...]:
+def _methods(name: str, d: int) -> tuple[Method, ...]:
     if d >= _LARGE and name in ("rotated_wells", "gaussian_mixture"):
         return ("tempered_smc",)
-    first = ("auto", "gauss_newton") if name in ("linear_gaussian", "rotated_wells") else ("auto",)
-    annealed = () if d >= _LARGE else ("tempered_smc", "thermodynamic")
+    first: tuple[Method, ...] = ("auto",)
+    if name in ("linear_gaussian", "rotated_wells"):
+        first = ("auto", "gauss_newton")
+    annealed: tuple[Method, ...] = () if d >= _LARGE else ("tempered_smc", "thermodynamic")
     others = tuple(method for method, largest in _LARGEST_FOR.items() if d <= largest)
     return first + annealed + others
 
@@ -136,9 +145,10 @@ def _against_peers() -> str:
     for d in (5, 20, 100, 1000):
         problem = problems.get("linear_gaussian", d=d, **_HIDDEN)
         theta_1 = _point(problem)
-        truth = float(problem.truth.log_normalizer(theta_1))
+        truth = _truth(problem)
         found = {}
-        for method in ("gauss_newton", "tempered_smc")[: 1 if d == 1000 else 2]:
+        methods: tuple[Method, ...] = ("gauss_newton", "tempered_smc")
+        for method in methods[: 1 if d == 1000 else 2]:
             measured = _measure(problem, method, _TARGETS[d], _BUDGETS[d])
             found[f"concord {method}"] = peers.Peer(
                 measured.error, measured.standard_error, measured.seconds, True
@@ -149,8 +159,8 @@ def _against_peers() -> str:
         finishing = [name for name in finishing if found[name].finished]
         annealed = found.get("concord tempered_smc", found["concord gauss_newton"])
         base = annealed.seconds_for(0.1)
-        for name, peer in found.items():
-            rows.append([str(d), name, *peer.cells(base)])
+        for name, result in found.items():
+            rows.append([str(d), name, *result.cells(base)])
             print(" ".join(rows[-1]), flush=True)
     text = "## Peers, linear-Gaussian, log Z hidden\n\n" + _PEERS_NOTE
     return text + markdown_table(header, rows) + "\n"
@@ -170,10 +180,11 @@ def _growth() -> str:
     """Exponent of time in d at fixed m."""
     header = ["method", "m", "dimensions", "errors", "standard errors", "seconds", "exponent"]
     rows = []
-    for method, m, dimensions in (
-        ("gauss_newton", 100, (1000, 10_000, 100_000)),
-        ("tempered_smc", 20, (1000, 3000, 9000)),
-    ):
+    growing: dict[Method, tuple[int, tuple[int, ...]]] = {
+        "gauss_newton": (100, (1000, 10_000, 100_000)),
+        "tempered_smc": (20, (1000, 3000, 9000)),
+    }
+    for method, (m, dimensions) in growing.items():
         found = []
         for d in dimensions:
             problem = problems.get("linear_gaussian", d=d, m=m, **_HIDDEN)
@@ -197,8 +208,9 @@ def _network() -> str:
     problem = problems.get("digits", scene=40, human=8, hidden=8, strength_per_question=3.0)
     theta_1 = _point(problem)
     header = ["method", "log Z", "standard error", "lower", "upper", "s", "evaluations"]
-    rows, upper, lower, note = [], 0.0, -np.inf, ""
-    for method in ("tempered_smc", "reverse_annealing"):
+    rows, gap, note = [], np.inf, ""
+    methods: tuple[Method, ...] = ("tempered_smc", "reverse_annealing")
+    for method in methods:
         start = time.perf_counter()
         found = log_normalizer(problem.model, theta_1, method, 1, max_evaluations=8_000_000)
         seconds = time.perf_counter() - start
@@ -211,11 +223,13 @@ def _network() -> str:
                 f"{found.num_evaluations:.2g}",
             ]
         )
-        lower, upper, note = found.lower, found.upper, found.note
+        if found.upper is not None and found.lower is not None:
+            gap = float(found.upper - found.lower)
+        note = found.note
     return (
         f"## A network of {problem.model.dimension} parameters\n\n"
         "`digits` with 3 nats per question, at a draw of the first stage; nats, time with "
-        f"compilation. The two-sided bound leaves a gap of {upper - lower:.2f} nats; "
+        f"compilation. The two-sided bound leaves a gap of {gap:.2f} nats; "
         f"{note or 'its reverse chains start at exact draws by rejection'}.\n\n"
         + markdown_table(header, rows)
         + "\n"

@@ -129,7 +129,7 @@ def dynesty_rslice(model: TwoStageModel, theta_1: np.ndarray, truth: float, limi
         return theta_1 + scale * norm.ppf(u)
 
     def log_likelihood(theta: np.ndarray) -> float:
-        return -model.agreement.strength * float(penalty(theta))
+        return -float(model.agreement.strength) * float(penalty(theta))
 
     log_likelihood(theta_1)
     sampler = dynesty.NestedSampler(

@@ -1,6 +1,7 @@
 """Posteriors against exact answers: z-scores, and the same with Z omitted."""
 
 from pathlib import Path
+from typing import Any
 
 import arviz as az
 import jax
@@ -89,6 +90,10 @@ def main(out: Path | None) -> int:
 
 def _scores(problem: Problem, values: dict[str, np.ndarray]) -> list[str]:
     truth = problem.truth
+    assert truth.mean_1 is not None
+    assert truth.cov_1 is not None
+    assert truth.mean_2 is not None
+    assert truth.cov_2 is not None
     ess, means, variances = [], [], []
     for name, mean, covariance in (
         ("theta_1", truth.mean_1, truth.cov_1),
@@ -117,6 +122,7 @@ def acceptance(d: int, transport: bool, seed: int = 0) -> float:
     options = {"d": d, "m": d // 2}
     model = problems.get("linear_gaussian", closed_form=False, **options).model
     exact = problems.get("linear_gaussian", **options).model.agreement.closed_form
+    assert exact is not None
     start = jax.random.normal(jax.random.key(1), (4, d))
     surrogate = fit(jax.random.key(2), model, agreement_potential(model), start, 2)
     reference = FirstGivenSecond(model, surrogate)
@@ -147,7 +153,7 @@ def _without_z(problem: Problem) -> dict[str, np.ndarray]:
     kernel = TransportedExchange(problem.model, omit_normalizer=True)
     state = kernel.init(jax.random.split(jax.random.key(0), 4), 800)
 
-    def step(state, _):  # noqa: ANN001, ANN202
+    def step(state: Any, _: None) -> tuple[Any, dict[str, jax.Array]]:
         state = kernel.sample(state)
         return state, state.z
 

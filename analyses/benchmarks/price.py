@@ -1,6 +1,7 @@
 """What not knowing Z costs: minimum ESS per second against NUTS with the exact Z."""
 
 from pathlib import Path
+from typing import Any
 
 import arviz as az
 import jax
@@ -15,11 +16,12 @@ from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from generative.problems import Truth
 from inference import HMC
+from inference.backends.base import Sampler
 
 _DIMENSIONS = (20, 100)
 _REPEATS = 3
 _NAIVE_SAMPLES = 1000
-_CONTENDERS = {
+_CONTENDERS: dict[str, tuple[dict[str, Any], Sampler]] = {
     "NUTS, exact Z": ({"closed_form": True}, HMC(kernel="nuts")),
     "exchange, residuals": (
         {"closed_form": False},
@@ -84,6 +86,10 @@ def _one_dimension(d: int) -> list[list[str]]:
 
 
 def _worst_mean(theta: np.ndarray, truth: Truth) -> float:
+    assert truth.mean_1 is not None
+    assert truth.cov_1 is not None
+    assert truth.mean_2 is not None
+    assert truth.cov_2 is not None
     mean = np.concatenate([truth.mean_1, truth.mean_2])
     spread = np.sqrt(np.concatenate([np.diag(truth.cov_1), np.diag(truth.cov_2)]))
     return float(np.max(np.abs(theta.mean(axis=(0, 1)) - mean) / spread))

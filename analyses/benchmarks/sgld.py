@@ -50,7 +50,8 @@ def main(out: Path | None) -> int:
             ratios = [f"{x:.2f}" for x in (ours, *theirs)]
             rows.append([str(number), str(dimension), f"{gradients:.3g}", *ratios])
             print(" ".join(rows[-1]), flush=True)
-        slopes.append(f"{np.polyfit(*np.log(np.array(steps)).T, 1)[0]:.2f}")
+        sizes, seconds = np.log(np.array(steps)).T
+        slopes.append(f"{np.polyfit(sizes, seconds, 1)[0]:.2f}")
     page = heading("Steps of Langevin dynamics", "concord benchmark sgld", "float32")
     page += (
         "\nA two-headed network in single precision, as many questions in C as answers in L; one "
@@ -145,7 +146,7 @@ def _measure(
         updates, moments = noise.update(-jax.grad(of_both)(theta), moments)
         return optax.apply_updates(theta, updates), moments
 
-    loops = [
+    loops: list[tuple[Callable, PyTree]] = [
         (gradients, state),
         (ours, state),
         (two_gradients, draws[1]),

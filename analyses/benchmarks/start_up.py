@@ -94,7 +94,7 @@ def second_model(backend: Backend) -> tuple[int, int]:
     jax.clear_caches()
     first = problems.get("double_well").model
     second = first.replace(agreement_strength=2.9, first_stage=GaussianStage(1.1))
-    return tuple(_compiled(model, backend) for model in (first, second))
+    return _compiled(first, backend), _compiled(second, backend)
 
 
 def _compiled(model: TwoStageModel, backend: Backend) -> int:

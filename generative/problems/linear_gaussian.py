@@ -5,7 +5,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from generative.errors import InvalidInput
 from generative.linear import LinearResiduals
@@ -116,9 +116,9 @@ def _truth(
     inverse = np.linalg.inv(capacitance)
     log_det = np.linalg.slogdet(capacitance)[1]
 
-    def log_normalizer(theta_1: np.ndarray) -> np.ndarray:
+    def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
         r = np.asarray(theta_1) @ a.T - c
-        return -0.5 * log_det - 0.5 * np.einsum("...i,ij,...j->...", r, inverse, r)
+        return np.asarray(-0.5 * log_det - 0.5 * np.einsum("...i,ij,...j->...", r, inverse, r))
 
     if d > LARGEST_DENSE:
         return Truth(log_normalizer=log_normalizer)

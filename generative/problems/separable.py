@@ -75,24 +75,27 @@ def separable_truth(
     """
     rotation = np.eye(len(coordinates)) if rotation is None else rotation
     found = {coordinate: moments(coordinate) for coordinate in dict.fromkeys(coordinates)}
-    columns = Moments(*map(np.array, zip(*(found[c] for c in coordinates), strict=True)))
+    # One row per field of Moments, one column per coordinate.
+    table = np.array([found[coordinate] for coordinate in coordinates]).T
+    evidence, mean_1, variance_1, mean_2, variance_2, variance_difference, bits_saved = table
 
     def log_z(theta_1: ArrayLike) -> np.ndarray:
         along = np.moveaxis(np.asarray(theta_1) @ rotation.T, -1, 0)
-        return sum(log_normalizer(*pair) for pair in zip(coordinates, along, strict=True))
+        pairs = zip(coordinates, along, strict=True)
+        return np.sum([log_normalizer(*pair) for pair in pairs], axis=0)
 
     def covariance(variance: np.ndarray) -> np.ndarray:
         return (rotation.T * variance) @ rotation
 
     return Truth(
-        log_evidence=float(columns.log_evidence.sum()),
-        mean_1=rotation.T @ columns.mean_1,
-        mean_2=rotation.T @ columns.mean_2,
-        cov_1=covariance(columns.variance_1),
-        cov_2=covariance(columns.variance_2),
-        cov_difference=covariance(columns.variance_difference),
+        log_evidence=float(evidence.sum()),
+        mean_1=rotation.T @ mean_1,
+        mean_2=rotation.T @ mean_2,
+        cov_1=covariance(variance_1),
+        cov_2=covariance(variance_2),
+        cov_difference=covariance(variance_difference),
         log_normalizer=log_z,
-        bits_saved=float(columns.bits_saved.sum()),
+        bits_saved=float(bits_saved.sum()),
     )
 
 

@@ -1,5 +1,6 @@
 """Agreements of awkward shape with an exact log Z: modes, a plateau, a singular set. No data."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -7,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 from jax.tree_util import Partial
-from jaxtyping import Array
-from numpy.typing import ArrayLike
+from jaxtyping import Array, ArrayLike
 from scipy.special import logsumexp as numpy_logsumexp
 from scipy.stats import norm
 
@@ -46,7 +46,7 @@ def gaussian_mixture(
         squares = np.sum((np.asarray(theta_1)[..., None, :] - modes) ** 2, axis=-1)
         variance = 1 + width**2
         log_share = 0.5 * d * np.log(width**2 / variance) - np.log(num_modes)
-        return numpy_logsumexp(-0.5 * squares / variance, axis=-1) + log_share
+        return np.asarray(numpy_logsumexp(-0.5 * squares / variance, axis=-1) + log_share)
 
     model = TwoStageModel(
         jnp.zeros(d),
@@ -82,7 +82,8 @@ def indicator(
 
     def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
         beyond = threshold - np.asarray(theta_1) @ direction
-        return np.logaddexp(norm.logsf(beyond), norm.logcdf(beyond) - agreement_strength)
+        tails = norm.logsf(beyond), norm.logcdf(beyond) - agreement_strength
+        return np.asarray(np.logaddexp(*tails))
 
     model = TwoStageModel(
         jnp.zeros(d),
@@ -108,7 +109,7 @@ def singular_product() -> Problem:
 
     def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
         a = np.moveaxis(np.asarray(theta_1, float), -1, 0)
-        return _log_z_of_product(a[0], a[1]) + _log_z_of_sine(a[2], a[3])
+        return np.asarray(_log_z_of_product(a[0], a[1]) + _log_z_of_sine(a[2], a[3]))
 
     model = TwoStageModel(
         jnp.zeros(4),
@@ -174,7 +175,7 @@ def _singular_bits_saved() -> float:
     return float(-np.sum(weight * log_z) / np.log(2))
 
 
-def _null_truth(d: int, log_normalizer) -> Truth:  # noqa: ANN001 - a callable
+def _null_truth(d: int, log_normalizer: Callable[[ArrayLike], np.ndarray]) -> Truth:
     """Without data theta_1 keeps its prior, and the evidence is 1, whatever C is."""
     dense = d <= LARGEST_DENSE
     return Truth(

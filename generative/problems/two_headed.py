@@ -199,7 +199,7 @@ class TwoHeaded:
 # Arrays and options as arguments: problems of equal shapes then share all programs.
 def _residuals(
     questions: Float[Array, "n in"], network: networks.TwoHeadedNetwork
-) -> Float[Array, " 2n"]:
+) -> Float[Array, " 2*n"]:
     return networks.hellinger_residuals(network, questions)
 
 

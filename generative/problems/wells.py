@@ -108,17 +108,15 @@ class _Wells:
         turn = np.eye(len(observed)) if rotation is None else rotation
 
         turned = None if rotation is None else jnp.asarray(turn)
-        if form == "disagreement":
-            agreement = {"disagreement": Partial(_disagreement, self, turned)}
-        else:
-            agreement = {"residuals": Partial(_residuals, turned)}
+        is_known = form == "residuals"
         return TwoStageModel(
             theta_0=jnp.asarray(turn.T @ np.full(len(observed), self.theta_0)),
             first_stage=GaussianStage(self.first_scale),
             second_stage=GaussianStage(self.second_scale),
             agreement_strength=self.agreement_strength,
             log_likelihood=Partial(_log_likelihood, self, turned, jnp.asarray(observed)),
-            **agreement,
+            disagreement=None if is_known else Partial(_disagreement, self, turned),
+            residuals=Partial(_residuals, turned) if is_known else None,
         )
 
 

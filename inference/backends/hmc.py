@@ -240,16 +240,13 @@ class HMC(Sampler):
             state = state._replace(num_moves=2 * state.num_moves)
             state, _ = loop.run(state, burn_in, "doubling, burn-in")
             state, values = loop.run(state, self.num_draws, "doubling")
-            draws.doubling = compare(
-                functionals(model, draws.values),
-                functionals(model, values),
-                num_moves,
-            )
+            before, after = functionals(model, draws.values), functionals(model, values)
+            draws.doubling = found = compare(before, after, num_moves)
             draws.values, draws.seconds = values, loop.seconds
             draws.tuning["num_moves"] = 2 * num_moves
-            if draws.doubling.check.passed:
+            if found.check.passed:
                 break
-        draws.checks.append(draws.doubling.check)
+        draws.checks.append(found.check)
         draws.checks[0] = check_divergences(draws.values["diverging"])
 
 

@@ -1,7 +1,7 @@
 """Maximum a posteriori: where the joint density of theta_1 and theta_2 is largest."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +164,7 @@ class MaximumAPosteriori(WithNegativeSamples):
             return super()._first_metric(model)
         return flat_metric(model, _MAX_ROWS if model.dimension <= _SMALL_DIMENSION else None)
 
-    def _chosen_metric(self, model: TwoStageModel) -> str:
+    def _chosen_metric(self, model: TwoStageModel) -> Literal["curved", "diagonal", "flat"]:
         # The proximal step has its own: independent shifts in both stages.
         return "flat" if self._has_kinks(model) else super()._chosen_metric(model)
 
@@ -207,7 +207,7 @@ def _hold(
     tuning: LangevinTuning,
     length: Array,
     with_negatives: bool,
-) -> tuple[Float[Array, "start block 2d"], Float[Array, "start M d"], Array]:
+) -> tuple[Float[Array, "start block two_d"], Float[Array, "start M d"], Array]:
     """What remains of the gradient at points that stay, by stretches of the negative samples.
 
     With it, these at the end, and after every stretch where wanted, shape (start, M, block, d).
@@ -215,7 +215,7 @@ def _hold(
     The first stretch, in which they forget how the points moved, is dropped.
     """
 
-    def one(key: jax.Array, chain: LangevinState) -> tuple[Array, Array]:
+    def one(key: jax.Array, chain: LangevinState) -> tuple[Array, Array, Array]:
         def stretch(negative: Array, key: jax.Array) -> tuple[Array, tuple[Array, Array]]:
             def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
                 negative, total = carry

@@ -93,7 +93,7 @@ class WithNegativeSamples(Backend):
             return [f"fresh negatives (more than {_LARGEST_CURVED} parameters)"]
         return []
 
-    def _chosen_metric(self, model: TwoStageModel) -> str:
+    def _chosen_metric(self, model: TwoStageModel) -> Literal["curved", "diagonal", "flat"]:
         if self.metric != "auto":
             return self.metric
         return "curved" if self._is_small(model) else "diagonal"

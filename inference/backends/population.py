@@ -183,6 +183,8 @@ def _compared(
     before, after = (functionals(model, x.values) for x in (draws, doubled))
     found = compare(before, after, num_moves, degrees)
     first, second = draws.log_evidence, doubled.log_evidence
+    assert first is not None
+    assert second is not None
     error = float(np.hypot(first.standard_error, second.standard_error))
     difference = float(second.value - first.value)
     what = f"{num_moves} to {2 * num_moves} {found.of_what}"

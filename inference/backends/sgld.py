@@ -171,7 +171,7 @@ class SGLD(WithNegativeSamples, Sampler):
             return Partial(chains.step_in_turn, kernel, Parts(self.schedule)), state
         if self.chain_method == "vectorized":
             return step, state
-        tuning, rest = state.tuning, state._replace(tuning=())
+        tuning, rest = state.tuning, chains.without_tuning(state)
         if self.shard == "chains":
             rest = shard(rest, self.num_chains, "num_chains")
         else:

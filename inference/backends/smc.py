@@ -136,7 +136,7 @@ class TemperedSMC(PopulationBackend):
         }
 
     @staticmethod
-    def _kept(particles: Particles, diverging: Array) -> tuple[np.ndarray, ...]:
+    def _kept(particles: Particles, diverging: Array | np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(map(np.asarray, (particles.theta_1, particles.theta_2, diverging)))
 
 

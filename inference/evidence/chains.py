@@ -60,8 +60,7 @@ def log_evidence_beside(
     """
     model: TwoStageModel = recipe.model
     if model.is_null:
-        found = Estimate.of_no_data()
-        return found, found.note
+        return (exact := Estimate.of_no_data()), exact.note
     effort = (values["theta_2"], key, num_particles, num_moves, monitor)
     try:
         found, note = _populations(recipe, *effort)

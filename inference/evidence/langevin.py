@@ -119,8 +119,11 @@ def _tempered(metric: Metric, powers: Float[Array, " p"]) -> Metric:
 def _stepped(kernel: Langevin, powers: Float[Array, " p"], state: _Ladder) -> _Ladder:
     shared = state.tuning
 
-    def at_power(power: Array, tuning: LangevinTuning, keys: jax.Array, chain: LangevinState):  # noqa: ANN202
+    def at_power(
+        power: Array, metric: Metric, keys: jax.Array, chain: LangevinState
+    ) -> tuple[jax.Array, LangevinState]:
         tempered = replace(kernel, model=kernel.model.temper(power))
+        tuning = shared._replace(metric=metric)
 
         def one(key: jax.Array, chain: LangevinState) -> tuple[jax.Array, LangevinState]:
             key, key_step = jax.random.split(key)
@@ -128,8 +131,7 @@ def _stepped(kernel: Langevin, powers: Float[Array, " p"], state: _Ladder) -> _L
 
         return jax.vmap(one)(keys, chain)
 
-    axes = LangevinTuning(0, None, None, None)
-    keys, chain = jax.vmap(at_power, (0, axes, 0, 0))(powers, shared, state.rng_key, state.chain)
+    keys, chain = jax.vmap(at_power)(powers, shared.metric, state.rng_key, state.chain)
     return _Ladder(chain, keys, shared)
 
 
@@ -137,10 +139,10 @@ def _collected(kernel: Langevin, state: _Ladder) -> dict[str, Array]:
     def one(key: jax.Array, chain: LangevinState, tuning: LangevinTuning) -> Array:
         return kernel.model.log_likelihood(read(kernel, key, chain, tuning).theta_2)
 
-    def at_power(keys: jax.Array, chain: LangevinState, tuning: LangevinTuning) -> Array:
+    def at_power(keys: jax.Array, chain: LangevinState, metric: Metric) -> Array:
+        tuning = state.tuning._replace(metric=metric)
         return jax.vmap(one, (0, 0, None))(keys, chain, tuning)
 
-    axes = LangevinTuning(0, None, None, None)
-    values = jax.vmap(at_power, (0, 0, axes))(state.rng_key, state.chain, state.tuning)
+    values = jax.vmap(at_power)(state.rng_key, state.chain, state.tuning.metric)
     # At low powers L may be -infinity at a draw, which is no failure of the chain.
     return {"log_likelihood": values, "lp": jnp.where(jnp.isneginf(values), 0, values)}

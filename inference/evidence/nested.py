@@ -225,7 +225,7 @@ def _init(keys: jax.Array, settings: _Settings, particles: Particles) -> adaptiv
             "negative": particles.negative,
             "tie": ties.astype(jnp.result_type(float)),
         }
-        init_one = partial(_point, settings.recipe.model, birth=jnp.nan)
+        init_one = partial(_point, settings.recipe.model, birth=jnp.asarray(jnp.nan))
         return adaptive.init(position, jax.vmap(init_one))
 
     return jax.vmap(one)(keys, particles)
@@ -333,7 +333,7 @@ def _refitted(
 
 @jax.jit
 def _adapted(tuning: Tuning, info: ConstrainedInfo) -> Tuning:
-    def adapt(step: StepSize, rate: Array) -> StepSize:
+    def adapt(step: StepSize, rate: Array | np.ndarray) -> StepSize:
         value = step.value * jnp.exp(rate.mean() - _TARGET_ACCEPTANCE)
         return step._replace(value=jnp.clip(value, SMALLEST_ANGLE, LARGEST_ANGLE))
 

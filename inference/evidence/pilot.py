@@ -142,8 +142,8 @@ def _judged(
     def fit(key: jax.Array, tuning: Tuning, other: Tuning, judge: bool) -> Tuning:
         return prior.pin(_refit(key, recipe, particles, tuning, other, power, judge))
 
-    metrics = {"metric_2": flat.metric_2, "metric_negative": flat.metric_negative}
-    particles, with_flat = adapt(key_flat, particles, previous._replace(**metrics))
+    start = previous._replace(metric_2=flat.metric_2, metric_negative=flat.metric_negative)
+    particles, with_flat = adapt(key_flat, particles, start)
     particles, curved = adapt(key_curved, particles, fit(key_fit, with_flat, with_flat, False))
     chosen = fit(key_choose, curved, with_flat, True)
     return _adapted(key_stage, recipe, particles, chosen, power, num_moves)

@@ -6,7 +6,7 @@ does not cancel, and weights between powers depend on L(theta_2) alone.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -89,9 +89,9 @@ class SweepInfo(NamedTuple):
         Whether the last move of theta_2 diverged.
     """
 
-    acceptance_rate: Float[Array, ""]
-    num_failed: Int[Array, ""]
-    diverging: Bool[Array, " n"]
+    acceptance_rate: Float[Array | np.ndarray, ""]
+    num_failed: Int[Array | np.ndarray, ""]
+    diverging: Bool[Array | np.ndarray, " n"]
 
 
 @jax.jit
@@ -176,7 +176,7 @@ def adapt_steps(
         particles, tuning = carry
         key_sweep = jax.random.fold_in(key, index)
         moved = _swept(key_sweep, recipe, particles, tuning, power, num_moves, _ADAPTING)
-        steps = {name: pooled(step) for name, step in moved.steps.items()}
+        steps: dict[str, Any] = {name: pooled(step) for name, step in moved.steps.items()}
         return _gather(recipe.model, moved), tuning._replace(**steps)
 
     return jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
@@ -229,7 +229,8 @@ def _gather(model: TwoStageModel, moved: _Moved) -> Particles:
 
 def _restarted(tuning: Tuning) -> Tuning:
     dtype = tuning.step_1.value.dtype
-    return tuning._replace(**{name: initial(getattr(tuning, name).value, dtype) for name in _STEPS})
+    steps: dict[str, Any] = {name: initial(getattr(tuning, name).value, dtype) for name in _STEPS}
+    return tuning._replace(**steps)
 
 
 def described(

@@ -120,7 +120,7 @@ class PriorSampler(NamedTuple):
 
     def pin(self, tuning: Tuning) -> Tuning:
         """Return a tuning whose transport and metric are the stand-in, where that is q itself."""
-        if not isinstance(self.recipe.negative, ReferenceNegative):
+        if self.stand_in is None or not isinstance(self.recipe.negative, ReferenceNegative):
             return tuning
         return tuning._replace(transport=self.stand_in, metric_negative=self.stand_in)
 

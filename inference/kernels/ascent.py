@@ -119,7 +119,7 @@ class Ascent(Data):
 
     def residual(
         self, theta_1: Float[Array, " d"], theta_2: Float[Array, " d"], slope: Float[Array, " d"]
-    ) -> Float[Array, " 2d"]:
+    ) -> Float[Array, " 2*d"]:
         """Gradient by theta_1 and theta_2; with kinks, the least subgradient.
 
         Parameters

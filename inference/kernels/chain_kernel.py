@@ -1,7 +1,7 @@
 """A NumPyro kernel written for one chain, that also takes a batch of chains."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.tree_util import Partial
@@ -29,7 +29,7 @@ class ChainKernel(Data, MCMCKernel):
     def init(
         self,
         rng_key: jax.Array,
-        num_warmup: int,
+        num_warmup: int | Int[Array, ""],
         init_params: Any = None,
         model_args: tuple = (),
         model_kwargs: dict | None = None,
@@ -44,7 +44,7 @@ class ChainKernel(Data, MCMCKernel):
         return jax.vmap(self._sweep)(state) if state.i.ndim else self._sweep(state)
 
     @abstractmethod
-    def _init(self, rng_key: jax.Array, num_warmup: int) -> NamedTuple:
+    def _init(self, rng_key: jax.Array, num_warmup: int | Int[Array, ""]) -> Any:
         """Start one chain."""
 
     @abstractmethod

@@ -136,8 +136,8 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     )
     step_size = last_step(key_step, model, theta_1, NUM_FRESH_PARTICLES)
     moved = _moved(key_moves, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
-    at, found, fresh = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
-    return compare_draws(model, "crossing", at, found, fresh, "moved and fresh draws of q").passed
+    at, found, drawn = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
+    return compare_draws(model, "crossing", at, found, drawn, "moved and fresh draws of q").passed
 
 
 @jax.jit

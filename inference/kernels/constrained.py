@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
@@ -64,10 +65,10 @@ class ConstrainedInfo(NamedTuple):
         Negative samples that were not found.
     """
 
-    rate_second: Float[Array, ""]
-    rate_both: Float[Array, ""]
-    rate_exchange: Float[Array, ""]
-    num_failed: Int[Array, ""]
+    rate_second: Float[Array | np.ndarray, ""]
+    rate_both: Float[Array | np.ndarray, ""]
+    rate_exchange: Float[Array | np.ndarray, ""]
+    num_failed: Int[Array | np.ndarray, ""]
 
 
 class _End(NamedTuple):

@@ -76,14 +76,14 @@ class DiagonalJoint(eqx.Module):
         self.first = variance_1 - curvature * shrunk * both**2
         self.both, self.second = both * shrunk, second * shrunk
 
-    def covariance(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+    def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
         """Sigma x."""
         first, second = jnp.split(x, 2)
         return jnp.concatenate(
             [self.first * first + self.both * second, self.both * first + self.second * second]
         )
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " 2d"]:
+    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
         """Draw from N(0, Sigma)."""
         keys = jax.random.split(key)
         noise = [standard_normal(k, self.second.size, self.second.dtype) for k in keys]

@@ -1,6 +1,6 @@
 """What dynamics with negative samples share: metric, tuning, state, and limits of the steps."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ _LARGEST_STEP_AT_KINKS = 0.05
 _LONGEST_DRIFT = 3.0
 
 
+@runtime_checkable
 class JointMetric(Protocol):
     """A centred Gaussian on (theta_1, theta_2), shape (2 d,)."""
 
@@ -26,6 +27,7 @@ class JointMetric(Protocol):
         """Draw from N(0, Sigma)."""
 
 
+@runtime_checkable
 class NegativeMetric(JointMetric, Protocol):
     """A centred Gaussian on w, and what it says of log Z."""
 
@@ -82,6 +84,7 @@ class LangevinState(NamedTuple):
     negative: Float[Array, "M d"]
 
 
+@runtime_checkable
 class Dynamics(Protocol):
     """What moves theta_1, theta_2 and negative samples: :class:`Langevin`, or an ascent."""
 

@@ -85,7 +85,7 @@ class ExchangeKernel(ChainKernel):
         """Return the acceptance rate of the exchange move, and C."""
         return f"accept {state.acceptance_rate.mean():.2f}, C {state.disagreement.mean():.3g}"
 
-    def _init(self, rng_key: jax.Array, num_warmup: int) -> ExchangeState:
+    def _init(self, rng_key: jax.Array, num_warmup: int | Int[Array, ""]) -> ExchangeState:
         model = self.model
         rng_key, key_1, key_2, key_fit = jax.random.split(rng_key, 4)
         theta_1 = model.first_stage.around(model.space.origin).sample(key_1)

@@ -37,11 +37,11 @@ class JointReference(eqx.Module):
     surrogate: LinearGaussianAgreement
     variance_1: Float[Array, " d"]
 
-    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2d"]:
+    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2*d"]:
         """Mean of both, given the initialisation."""
         return jnp.concatenate([origin, self.surrogate.mean(origin)])
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " 2d"]:
+    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
         """Draw from the centred reference."""
         key_1, key_2 = jax.random.split(key)
         noise = jax.random.normal(key_1, self.variance_1.shape, self.variance_1.dtype)
@@ -50,7 +50,7 @@ class JointReference(eqx.Module):
             [first, self.surrogate.gain(first) + self.surrogate.fluctuation(key_2)]
         )
 
-    def covariance(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+    def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
         """Sigma x."""
         first, second = jnp.split(x, 2)
         surrogate = self.surrogate
@@ -58,7 +58,7 @@ class JointReference(eqx.Module):
         moved = self.variance_1 * (first + gain_transposed)
         return jnp.concatenate([moved, surrogate.gain(moved) + surrogate.covariance(second)])
 
-    def precision(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+    def precision(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
         """Sigma^-1 x, for x in the range of Sigma."""
         first, second = jnp.split(x, 2)
         surrogate = self.surrogate
@@ -83,7 +83,7 @@ class PosteriorReference(eqx.Module):
 
     prior: JointReference
     likelihood: LinearGaussianAgreement
-    weight: Float[Array, "m 2d"]
+    weight: Float[Array, "m two_d"]
     inverse_root: Float[Array, "m m"]
 
     def __init__(self, prior: JointReference, likelihood: LinearGaussianAgreement):
@@ -95,27 +95,27 @@ class PosteriorReference(eqx.Module):
         self.inverse_root = solve_triangular(root, identity, lower=True)
         self.weight = self.inverse_root @ response
 
-    def _predict(self, x: Float[Array, " 2d"]) -> Float[Array, " m"]:
+    def _predict(self, x: Float[Array, " two_d"]) -> Float[Array, " m"]:
         return self.likelihood.A @ jnp.split(x, 2)[1]
 
-    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2d"]:
+    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2*d"]:
         """Mean of both, given the initialisation and the data."""
         mean = self.prior.mean(origin)
         error = self.likelihood.c - self._predict(mean)
         return mean + self.weight.T @ (self.inverse_root @ error)
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " 2d"]:
+    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
         """Draw from the centred reference."""
         key_prior, key_noise = jax.random.split(key)
         x = self.prior.fluctuation(key_prior)
         noise = jax.random.normal(key_noise, self.likelihood.c.shape, x.dtype)
         return x - self.weight.T @ (self.inverse_root @ (self._predict(x) + noise))
 
-    def covariance(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+    def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
         """Sigma x."""
         return self.prior.covariance(x) - self.weight.T @ (self.weight @ x)
 
-    def precision(self, x: Float[Array, " 2d"]) -> Float[Array, " 2d"]:
+    def precision(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
         """Sigma^-1 x, for x in the range of Sigma."""
         pull = self.likelihood.A.T @ self._predict(x)
         return self.prior.precision(x) + jnp.concatenate([jnp.zeros_like(pull), pull])
@@ -179,7 +179,7 @@ def surrogate_force(
         theta_1, theta_2 = jnp.split(both, 2)
         return log_joint(model, theta_1, share(model, theta_1, theta_2))
 
-    def force(both: Float[Array, " 2d"]) -> tuple[Array, Array]:
+    def force(both: Float[Array, " two_d"]) -> tuple[Array, Array]:
         value, gradient = jax.value_and_grad(log_density)(both)
         theta_1 = both[:last]
         field = gradient.at[:last].add(-score(model, surrogate, theta_1))

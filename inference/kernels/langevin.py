@@ -190,7 +190,9 @@ class Langevin(Data):
             return self.push(theta_2)
         if self.batch_size is None or key is None:
             return self.push(theta_2) + jax.grad(self.model.log_likelihood)(theta_2)
-        chosen = jax.random.randint(key, (self.batch_size,), 0, self.model.num_answers)
+        number = self.model.num_answers
+        assert number is not None  # as of all models with mini-batches
+        chosen = jax.random.randint(key, (self.batch_size,), 0, number)
         return self.push(theta_2) + jax.grad(self.model.batch_log_likelihood)(theta_2, chosen)
 
     def forces(
@@ -217,5 +219,5 @@ class Langevin(Data):
     def _is_held(self) -> np.ndarray:
         mask = np.zeros(self.model.dimension, bool)
         for name, block in self.model.space.blocks.items():
-            mask[block] = name.startswith(self.held)
+            mask[block] = name.startswith(self.held or ())
         return mask

@@ -83,9 +83,14 @@ def step_in_turn(kernel: Dynamics, schedule: Parts, state: Chains) -> Chains:
     def one(rest: Chains) -> Chains:
         alone = jax.tree.map(lambda x: x[None], rest)
         moved = step_all(kernel, schedule, alone._replace(tuning=tuning))
-        return jax.tree.map(lambda x: x[0], moved._replace(tuning=()))
+        return jax.tree.map(lambda x: x[0], without_tuning(moved))
 
-    return jax.lax.map(one, state._replace(tuning=()))._replace(tuning=tuning)
+    return jax.lax.map(one, without_tuning(state))._replace(tuning=tuning)
+
+
+def without_tuning(state: Chains) -> Chains:
+    """Leave out what chains share: all leaves then have their axis."""
+    return state._replace(tuning=())  # type: ignore[arg-type]  # put back before it is used
 
 
 def collect(kernel: Dynamics, state: Chains) -> dict[str, Array]:

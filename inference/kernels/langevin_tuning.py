@@ -126,7 +126,8 @@ def squared_gradients(
     """Curvatures by theta_2, and squared gradients of negative samples, of one chain."""
 
     def of_negative(w: Array) -> Array:
-        return sum(kernel.forces(state.theta_1, w)) ** 2
+        pull, push = kernel.forces(state.theta_1, w)
+        return (pull + push) ** 2
 
     second = kernel.curvature_2(key, state)
     return second, jax.vmap(of_negative)(state.negative).mean(axis=0)
@@ -156,7 +157,8 @@ def largest_steps(
     w = state.negative[0]
 
     def force(w: Array) -> Array:
-        return sum(kernel.forces(state.theta_1, w))
+        pull, push = kernel.forces(state.theta_1, w)
+        return pull + push
 
     def of_negative(direction: Array) -> Array:
         return metric.negative.covariance(-jax.jvp(force, (w,), (direction,))[1])
@@ -176,7 +178,7 @@ def _largest(apply: Callable[[Array], Array], start: Array) -> Float[Array, ""]:
     def norm(x: Array) -> Array:
         return jnp.sqrt(jnp.sum(x**2, dtype=jnp.result_type(float)).astype(x.dtype))
 
-    def body(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def body(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         x, _value = carry
         size = norm(x)
         moved = apply(x / jnp.where(size > 0, size, 1))

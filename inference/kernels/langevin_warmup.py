@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from generative.linear import GaussianConditional
 from inference.kernels.dynamics import Dynamics, Metric
 from inference.kernels.langevin_chains import Chains, fitted, mean_squares, typical_steps
 from inference.kernels.langevin_tuning import diagonal_metric
@@ -61,6 +62,7 @@ def warm_up(
                 jnp.asarray(values[name].reshape(-1, kernel.model.dimension))
                 for name in ("theta_2", "negative")
             )
+            assert isinstance(flat.negative, GaussianConditional)
             curved = fitted(key_metric, kernel.model, second, negative, len(flat.negative.c))
             state = _better(kernel, key_steps, state, curved, flat, retune, worthwhile)
             continue

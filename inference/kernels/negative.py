@@ -58,9 +58,19 @@ class ClosedFormNegative(NegativeSampler):
         """True."""
         return True
 
-    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
-        draw = model.agreement.closed_form.sample(key, theta_1)
-        return draw, jnp.ones((), start.dtype), jnp.ones((), bool)
+    def __call__(  # noqa: D102
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        start: Float[Array, " d"],
+        metric: LinearGaussianAgreement,
+        step_size: Float[Array, ""],
+        num_moves: Int[Array, ""],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
+        closed_form = model.agreement.closed_form
+        assert closed_form is not None
+        return closed_form.sample(key, theta_1), jnp.ones((), start.dtype), jnp.ones((), bool)
 
 
 class ReferenceNegative(NegativeSampler):
@@ -71,7 +81,16 @@ class ReferenceNegative(NegativeSampler):
         """True."""
         return True
 
-    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+    def __call__(  # noqa: D102
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        start: Float[Array, " d"],
+        metric: LinearGaussianAgreement,
+        step_size: Float[Array, ""],
+        num_moves: Int[Array, ""],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
         return metric.sample(key, theta_1), jnp.ones((), start.dtype), jnp.ones((), bool)
 
 
@@ -91,7 +110,16 @@ class RejectionNegative(NegativeSampler):
         """True."""
         return True
 
-    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+    def __call__(  # noqa: D102
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        start: Float[Array, " d"],
+        metric: LinearGaussianAgreement,
+        step_size: Float[Array, ""],
+        num_moves: Int[Array, ""],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
         draw, _ = rejection_sample(key, model.agreement, theta_1, self.cap)
         found = jnp.isfinite(draw).all()
         return jnp.where(found, draw, start), jnp.ones((), start.dtype), found
@@ -116,7 +144,16 @@ class PersistentNegative(NegativeSampler):
         """False."""
         return False
 
-    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+    def __call__(  # noqa: D102
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        start: Float[Array, " d"],
+        metric: LinearGaussianAgreement,
+        step_size: Float[Array, ""],
+        num_moves: Int[Array, ""],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
         def penalty(theta: Array) -> Array:
             return model.agreement.strength * model.agreement.disagreement(theta)
 
@@ -167,7 +204,16 @@ class AnnealedNegative(NegativeSampler):
         """Eight."""
         return 8
 
-    def __call__(self, key, model, theta_1, start, metric, step_size, num_moves):  # noqa: ANN001, ANN204, D102
+    def __call__(  # noqa: D102
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        start: Float[Array, " d"],
+        metric: LinearGaussianAgreement,
+        step_size: Float[Array, ""],
+        num_moves: Int[Array, ""],
+    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
         path = Path(model, theta_1, flat(model))
         number = len(self.temperatures)
         schedule = Schedule(self.temperatures, self.step_sizes, jnp.asarray(number))

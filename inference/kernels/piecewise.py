@@ -103,7 +103,7 @@ def _inverse_log_ndtr(log_p: Array) -> Array:
         -jnp.sqrt(-2 * jnp.minimum(log_p, -1.0)),
     )
 
-    def newton(_: int, z: Array) -> Array:
+    def newton(_: Array, z: Array) -> Array:
         value = log_ndtr(z)
         step = (value - log_p) * jnp.exp(value + 0.5 * z**2 + 0.5 * jnp.log(2 * jnp.pi))
         return jnp.where(log_p > -5, z, z - step)

@@ -7,7 +7,7 @@ no accuracy. Only products with Sigma and its inverse are needed, never a d x d 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ SHORTEST, LONGEST = 0.8 * jnp.pi / 2, 1.2 * jnp.pi / 2
 _DIVERGENCE = 1000.0  # nats of energy error, NumPyro's and Stan's threshold
 
 
+@runtime_checkable
 class Reference(Protocol):
     """A centred Gaussian by its products: what :class:`LinearGaussianAgreement` offers."""
 

@@ -87,7 +87,7 @@ class RejectionGibbsKernel(ChainKernel):
         """Return the number of proposals, and C."""
         return f"tries {state.num_tries.mean():.0f}, C {state.disagreement.mean():.3g}"
 
-    def _init(self, rng_key: jax.Array, num_warmup: int) -> RejectionGibbsState:
+    def _init(self, rng_key: jax.Array, num_warmup: int | Int[Array, ""]) -> RejectionGibbsState:
         model = self.model
         rng_key, key_1, key_2 = jax.random.split(rng_key, 3)
         theta_1 = model.first_stage.around(model.space.origin).sample(key_1)

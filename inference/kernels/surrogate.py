@@ -37,17 +37,20 @@ class Potential(NamedTuple):
 def agreement_potential(model: TwoStageModel) -> Potential:
     """Lambda C, with Gauss-Newton curvature where there are residuals, else the Hessian."""
     agreement = model.agreement
-    residuals = agreement.residuals
 
     def value(theta: Array) -> Array:
         return agreement.strength * agreement.disagreement(theta)
+
+    residuals = agreement.residuals
+    if residuals is None:
+        return Potential(value, _hessian(value))
 
     def gauss_newton(theta: Array, direction: Array) -> Array:
         _, tangent = jax.jvp(residuals, (theta,), (direction,))
         _, pullback = jax.vjp(residuals, theta)
         return agreement.strength * pullback(tangent)[0]
 
-    return Potential(value, _hessian(value) if residuals is None else gauss_newton)
+    return Potential(value, gauss_newton)
 
 
 def likelihood_potential(model: TwoStageModel) -> Potential:

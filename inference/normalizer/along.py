@@ -39,7 +39,7 @@ _CENTRE = 0.5
 
 def log_normalizer_along(
     model: TwoStageModel,
-    path: Float[Array, "t d"],
+    path: Float[Array | np.ndarray, "t d"],
     seed: int = 0,
     num_runs: int = 8,
     num_particles: int = 64,
@@ -75,13 +75,13 @@ def log_normalizer_along(
     points = finite_vector(model, path, "path")
     if points.ndim != 2 or len(points) < 2:
         raise InvalidInput("path", f"shape {points.shape}", f"shape (t, {model.dimension}), t >= 2")
-    for name, value, least in (
+    for name, count, least in (
         ("num_runs", num_runs, 2),
         ("num_particles", num_particles, 2),
         ("num_moves", num_moves, 1),
     ):
-        if value < least:
-            raise InvalidInput(name, value, f"an integer >= {least}")
+        if count < least:
+            raise InvalidInput(name, count, f"an integer >= {least}")
     points = jnp.asarray(points)
     if model.agreement.is_tractable:
         exact = Partial(log_normalizer_at, model)

@@ -216,7 +216,7 @@ def largest_increment(excess: Float[Array, " n"], left: Array, ess_fraction: flo
         log_ess = 2 * logsumexp(log_w) - logsumexp(2 * log_w)
         return log_ess >= jnp.log(ess_fraction * len(excess))
 
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = 0.5 * (low + high)
         enough = is_enough(middle)

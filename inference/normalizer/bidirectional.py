@@ -123,7 +123,8 @@ def missed_region(forward: Float[np.ndarray, "block n"], value: float, error: fl
 def _jackknife(estimator: Callable[..., float], *blocks: np.ndarray) -> tuple[float, float]:
     """Value, and its standard error by leaving out one block at a time."""
     number = len(blocks[0])
-    left_out = [estimator(*(np.delete(x, i, axis=0) for x in blocks)) for i in range(number)]
+    rest = (tuple(np.delete(x, i, axis=0) for x in blocks) for i in range(number))
+    left_out = np.array([estimator(*x) for x in rest])
     error = np.sqrt((number - 1) * np.mean((left_out - np.mean(left_out)) ** 2))
     return float(estimator(*blocks)), float(student_factor(number) * error)
 

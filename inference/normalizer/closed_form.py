@@ -9,7 +9,7 @@ from generative import InvalidInput, TwoStageModel
 from inference.estimate import Estimate
 
 
-def closed_form(model: TwoStageModel, theta_1: Float[Array, "batch d"]) -> Estimate:
+def closed_form(model: TwoStageModel, theta_1: Float[Array | np.ndarray, "batch d"]) -> Estimate:
     """Evaluate log Z(theta_1) exactly.
 
     Raises

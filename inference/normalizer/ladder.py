@@ -110,7 +110,7 @@ def log_normalizer(
     vectors = finite_vector(model, theta_1, "theta_1")
     if vectors.size == 0:
         raise InvalidInput("theta_1", f"an empty batch of shape {vectors.shape}", "points")
-    flat = vectors.reshape(-1, model.dimension)
+    flat = np.asarray(vectors.reshape(-1, model.dimension))
     check_disagreement(model, flat, seed)
     budget = (target_standard_error, max_evaluations)
     if model.agreement.is_absent:
@@ -134,7 +134,8 @@ def _climb(
         if name == "gauss_newton" and not model.second_stage.is_gaussian:
             continue
         has_answer = np.all(np.isfinite(best.standard_error))
-        if name == "thermodynamic" and (has_answer or not np.all(np.isfinite(best.lower))):
+        is_bounded = best.lower is not None and bool(np.all(np.isfinite(best.lower)))
+        if name == "thermodynamic" and (has_answer or not is_bounded):
             break  # it costs as much as the rung below, and needs a finite C
         key = jax.random.fold_in(jax.random.key(seed), index)
         budget = max(1, int(share * max_evaluations))
@@ -163,6 +164,8 @@ def _sampled(
     max_evaluations: int,
 ) -> Estimate:
     estimate = _SAMPLERS[method](model, theta_1, key, target, max_evaluations)
+    if estimate.lower is None:
+        return estimate
     # Jensen's bound is sharp only where C is one constant at every draw.
     is_one = np.abs(estimate.value - estimate.lower) <= ONE_VALUE * (1 + np.abs(estimate.value))
     num_draws = estimate.num_evaluations / len(theta_1)
@@ -222,9 +225,7 @@ def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> 
 
 
 def _reshaped(estimate: Estimate, shape: tuple[int, ...]) -> Estimate:
-    def reshape(value: np.ndarray | None) -> float | np.ndarray | None:
-        if value is None:
-            return None
+    def reshape(value: float | np.ndarray) -> float | np.ndarray:
         value = np.reshape(value, shape)
         return value if shape else float(value)
 
@@ -232,6 +233,6 @@ def _reshaped(estimate: Estimate, shape: tuple[int, ...]) -> Estimate:
         estimate,
         value=reshape(estimate.value),
         standard_error=reshape(estimate.standard_error),
-        lower=reshape(estimate.lower),
-        upper=reshape(estimate.upper),
+        lower=None if estimate.lower is None else reshape(estimate.lower),
+        upper=None if estimate.upper is None else reshape(estimate.upper),
     )

@@ -81,10 +81,10 @@ def linearize_at_mode(
     num_evaluations : int array
         Of the residuals and of products with their Jacobian.
     """
+    residuals = Partial(_scaled_residuals, model.agreement)
 
     def linearize(point: Array) -> Linearized:
-        residuals = Partial(_scaled_residuals, model.agreement)
-        return Linearized(residuals, point, model.second_stage.reference_variance)
+        return Linearized(residuals, point, jnp.asarray(model.second_stage.reference_variance))
 
     lengths = 0.5 ** jnp.arange(_HALVINGS)
 
@@ -106,13 +106,15 @@ def linearize_at_mode(
     value = log_agreeing(model, theta_1, theta_1)
     start = (theta_1, value, jnp.full_like(value, jnp.inf), jnp.asarray(0))
     theta, _, _, count = jax.lax.while_loop(improving, step, start)
-    num_residuals = jax.eval_shape(model.agreement.residuals, theta_1).shape[0]
+    num_residuals = jax.eval_shape(residuals, theta_1).shape[0]
     cost = (count + 1) * (2 * num_residuals + 4) + count * _HALVINGS
     return linearize(theta), cost
 
 
 def _scaled_residuals(agreement: Agreement, theta: Float[Array, " d"]) -> Float[Array, " m"]:
-    return jnp.sqrt(agreement.strength) * agreement.residuals(theta)
+    residuals = agreement.residuals
+    assert residuals is not None
+    return jnp.sqrt(agreement.strength) * residuals(theta)
 
 
 def detached(base: GaussianConditional) -> GaussianConditional:

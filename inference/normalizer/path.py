@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from generative import GaussianConditional, TwoStageModel
 from inference.kernels.density import log_second
@@ -66,7 +66,7 @@ class Path:
         self,
         key: jax.Array,
         theta: Float[Array, " d"],
-        temperature: Float[Array, ""],
+        temperature: Float[ArrayLike, ""],
         step_size: Float[Array, ""],
     ) -> tuple[Float[Array, " d"], MoveInfo]:
         """Make one reversible trajectory that keeps the density at a temperature."""

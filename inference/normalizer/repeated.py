@@ -205,7 +205,8 @@ def _runs(
         key, index = x
         schedule = jax.tree.map(lambda leaf: leaf[index], schedules)
         run = anneal_along(key, model, theta_1[index], num_particles, schedule)
-        return _without_particles(run)._replace(schedule=jnp.zeros(()))
+        left_out = jax.tree.map(lambda _: jnp.zeros(()), run.schedule)
+        return _without_particles(run)._replace(schedule=left_out)
 
     found = jax.lax.map(one, (keys.ravel(), point), batch_size=batch_size)
     return jax.tree.map(lambda leaf: leaf.reshape(keys.shape + leaf.shape[1:]), found)

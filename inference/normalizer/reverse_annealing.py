@@ -112,10 +112,10 @@ def _joined(
         if exact and not np.all(np.isfinite(draws)):  # a rejection hit its cap: go on without
             spent, exact, rounds = spent + int(cost), False, []
             continue
-        *work, more = _work(key_work, model, theta_1, pilot.schedule, draws)
+        forward, reverse, more = _work(key_work, model, theta_1, pilot.schedule, draws)
         cost = int(cost) + int(more)
         spent += cost
-        rounds.append(tuple(np.asarray(x, np.float64) for x in work))
+        rounds.append((np.asarray(forward, np.float64), np.asarray(reverse, np.float64)))
         forward, reverse = (np.concatenate(x, axis=1) for x in zip(*rounds, strict=True))
         value, error = acceptance_ratio(forward, reverse)
         missed = missed_region(forward, value, error)

@@ -6,6 +6,8 @@ are the slopes of that mean, make the quadrature that of Hermite's cubic (N. Fri
 J. Wyse, Stat. Comput. 24 (2014), doi:10.1007/s11222-013-9397-1).
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,7 +97,9 @@ def _steps_that_matter(runs: Runs) -> np.ndarray:
     return np.maximum(runs.lengths - 1 / _MAX_INCREMENT, 0)
 
 
-def _used(runs: Runs, mean: np.ndarray, variance: np.ndarray):  # noqa: ANN202 - an iterator
+def _used(
+    runs: Runs, mean: np.ndarray, variance: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Each point's rungs, with those beyond the schedule's end cut off."""
     for i, length in enumerate(runs.lengths):
         rungs = slice(0, int(length) + 1)
