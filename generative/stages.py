@@ -200,7 +200,8 @@ class SameDtype(dist.Distribution):
 
     def sample(self, key: jax.Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draw; see :class:`numpyro.distributions.Distribution`."""
-        return super().sample(key, sample_shape).astype(self.loc.dtype)
+        wide = jax.tree.map(lambda x: jnp.asarray(x, float), self)
+        return super(SameDtype, wide).sample(key, sample_shape).astype(self.loc.dtype)
 
 
 class _Normal(SameDtype, dist.Normal):
@@ -342,7 +343,7 @@ class StudentTStage(Stage):
 
     degrees_of_freedom: Any = eqx.field(converter=_positive, kw_only=True)
 
-    def bind(self, space: ParameterSpace, name: str) -> Self:
+    def bind(self, space: ParameterSpace, name: str) -> Stage:
         """See :meth:`Stage.bind`."""
         nu = np.asarray(self.degrees_of_freedom, space.origin.dtype)[()]
         return replace(super().bind(space, name), degrees_of_freedom=nu)

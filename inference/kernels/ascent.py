@@ -92,7 +92,7 @@ class Ascent(Data):
         key_negative, key_batch = jax.random.split(key)
         size = scale * tuning.step_size
         if self.rule == "alternating":
-            negative, slope = state.negative, self._change_of_disagreement(state, size)
+            negative, slope = state.negative, self.change_of_disagreement(state, size)
         else:
             negative, slope = self.follow(key_negative, state, tuning)
         if self.is_proximal:
@@ -158,7 +158,7 @@ class Ascent(Data):
         v = model.second_stage.ascent_step(state.theta_2 - state.theta_1, size, drive)
         return origin + u, origin + u + v
 
-    def _change_of_disagreement(self, state: LangevinState, size: Array) -> Float[Array, " d"]:
+    def change_of_disagreement(self, state: LangevinState, size: Array) -> Float[Array, " d"]:
         """Gradient by theta_1 of lambda (C(new theta_2) - C(old theta_2)) / size."""
         drive = self.langevin.drive(state.theta_2)
         agreement = self.model.agreement

@@ -187,8 +187,9 @@ class ConstrainedHMC(ExchangeKernel):
         """Follow a trajectory that bounces off the contour, without accepting its end."""
         key_velocity, key_length = jax.random.split(key)
         length = jax.random.uniform(key_length, (), position.dtype, SHORTEST, LONGEST)
-        num_steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_num_steps).astype(int)
-        step_size = jnp.minimum(step_size, length / num_steps)
+        steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_num_steps)
+        num_steps = steps.astype(int)
+        step_size = jnp.minimum(step_size, length / steps)
         velocity = reference.fluctuation(key_velocity)
 
         def bounce(position: Array, velocity: Array) -> Array:

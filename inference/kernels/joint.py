@@ -146,15 +146,15 @@ class ExchangeHMC(ExchangeKernel):
         velocity = reference.fluctuation(key_velocity)
         length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)
         steps = jnp.ceil(length / tuning.step_joint.value)
-        num_steps = jnp.clip(steps, 1, self.max_num_steps).astype(int)
+        steps = jnp.clip(steps, 1, self.max_num_steps)
         end = integrate(
             surrogate_force(model, tuning.transport),
             position,
             velocity,
             reference.mean(origin),
             reference.covariance,
-            jnp.minimum(tuning.step_joint.value, length / num_steps),
-            num_steps,
+            jnp.minimum(tuning.step_joint.value, length / steps),
+            steps.astype(int),
         )
         log_proposal = kinetic_energy(reference, velocity) - kinetic_energy(reference, end.velocity)
         surrogate_gain = end.log_density - end.log_density_start + log_proposal

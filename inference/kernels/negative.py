@@ -173,7 +173,7 @@ class PersistentNegative(NegativeSampler):
             return w, total + info.acceptance_rate
 
         w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
-        return w, total / num_moves, jnp.ones((), bool)
+        return w, total / num_moves.astype(total.dtype), jnp.ones((), bool)
 
 
 class AnnealedNegative(NegativeSampler):

@@ -72,7 +72,7 @@ def integrate(
     mean: Float[Array, " d"],
     covariance: Callable[[Array], Array],
     step_size: Float[Array, ""],
-    num_steps: Int[Array, ""],
+    num_steps: Int[Array, ""] | int,
     bounce_fn: Callable[[Array, Array], Array] | None = None,
 ) -> Trajectory:
     """Kick, rotate, kick: reversible and volume preserving for any force.
@@ -90,7 +90,7 @@ def integrate(
         x -> Sigma x.
     step_size : float array
         Angle of one step, radians.
-    num_steps : int array
+    num_steps : int, or int array
     bounce_fn : callable, optional
         (position, velocity) -> velocity, between two steps.
     """
@@ -149,7 +149,8 @@ def reference_hmc(
     key_velocity, key_length, key_accept = jax.random.split(key, 3)
     dtype = position.dtype
     length = jax.random.uniform(key_length, (), dtype, SHORTEST, LONGEST)
-    num_steps = jnp.clip(jnp.ceil(length / step_size), 1, max_num_steps).astype(int)
+    steps = jnp.clip(jnp.ceil(length / step_size), 1, max_num_steps)
+    num_steps = steps.astype(int)
     velocity = reference.fluctuation(key_velocity)
     end = integrate(
         jax.value_and_grad(logdensity_fn),
@@ -157,7 +158,7 @@ def reference_hmc(
         velocity,
         mean,
         reference.covariance,
-        jnp.minimum(step_size, length / num_steps),
+        jnp.minimum(step_size, length / steps),
         num_steps,
     )
     gain = end.log_density - end.log_density_start

@@ -224,7 +224,7 @@ class RejectionGibbsKernel(ChainKernel):
         if first.is_gaussian and second.is_gaussian:
             s1 = jnp.where(first.free, jnp.asarray(first.scale, dtype), 1)
             s2 = jnp.where(second.free, jnp.asarray(second.scale, dtype), 1)
-            precision = 1 / s1**2 + (count + 1) / s2**2
+            precision = 1 / s1**2 + (count + 1).astype(dtype) / s2**2
             total = theta_2 + jnp.where(present[:, None], rejected, 0).sum(axis=0)
             mean = (model.space.origin / s1**2 + total / s2**2) / precision
             draw = mean + jax.random.normal(key, mean.shape, dtype) / jnp.sqrt(precision)

@@ -22,7 +22,8 @@ class StepSize(NamedTuple):
 def initial(value: float | Array, dtype: jnp.dtype) -> StepSize:
     """Start at `value`."""
     value = jnp.asarray(value, dtype)
-    return StepSize(value, tuple(jnp.asarray(x) for x in _init(jnp.log(value))))
+    # The counter too, which is divided by.
+    return StepSize(value, tuple(jnp.asarray(x, dtype) for x in _init(jnp.log(value))))
 
 
 def update(

@@ -178,7 +178,8 @@ def _carry(
             old.means.at[index + 1].set(excess.mean()),
             old.variances.at[index + 1].set(excess.var(ddof=1)),
         )
-        step_size = step_size * jnp.exp(info.acceptance_rate.mean() - _TARGET_ACCEPTANCE)
+        rate = info.acceptance_rate.mean().astype(step_size.dtype)
+        step_size = step_size * jnp.exp(rate - _TARGET_ACCEPTANCE)
         step_size = jnp.clip(step_size, _SMALLEST_STEP, _LARGEST_STEP)
         return _State(key, particles, excess, temperature, step_size, annealed)
 

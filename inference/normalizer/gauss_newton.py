@@ -27,9 +27,9 @@ from inference.normalizer.spread import lower_bracket
 _NUM_DRAWS, _NUM_CHAINS = 250, 128
 _DEFENSIVE_SHARE = 0.1
 # So large a share of the chains may end where no draw of the proposal has as large a weight.
-_MAX_UNCOVERED = 0.03
+MAX_UNCOVERED = 0.03
 _ROUNDING = 1e-6  # nats
-_NEARLY_EQUAL = 0.5  # nats
+NEARLY_EQUAL = 0.5  # nats
 _ENOUGH_TO_MISS = 2048
 _LARGE_DIMENSION = 1000
 _NUM_FIT_CHAINS, _NUM_FIT_POINTS = 64, 16
@@ -38,7 +38,7 @@ _NUM_PLAIN = 256  # draws of the second stage, for Jensen's bound
 
 def gauss_newton(
     model: TwoStageModel,
-    theta_1: Float[Array, "batch d"],
+    theta_1: Float[Array | np.ndarray, "batch d"],
     key: jax.Array,
     target_standard_error: float,
     max_evaluations: int,
@@ -84,7 +84,7 @@ def gauss_newton(
         largest = np.maximum(largest, log_weights.max(axis=1, keepdims=True))
         num_draws += size
         value, error = sums[0] - np.log(num_draws), error_of_mean(sums, num_draws)
-        is_missed = np.mean(~(known <= largest + _ROUNDING), axis=1) > _MAX_UNCOVERED
+        is_missed = np.mean(~(known <= largest + _ROUNDING), axis=1) > MAX_UNCOVERED
         error = np.where(is_missed | is_flat, np.inf, error)
         # More draws seldom reach what so many have missed.
         hopeless = is_hopeless(sums, num_draws, max_draws) | is_flat
@@ -99,7 +99,7 @@ def gauss_newton(
 def _are_nearly_equal(*log_weights: Float[np.ndarray, "point n"]) -> bool:
     """Whether the Gaussian alone will do: no weight differs much from any other of its point."""
     together = np.concatenate(log_weights, axis=1)
-    return bool(np.all(np.ptp(together, axis=1) < _NEARLY_EQUAL))
+    return bool(np.all(np.ptp(together, axis=1) < NEARLY_EQUAL))
 
 
 @jax.jit

@@ -23,7 +23,7 @@ _MAX_NUMBERS = 10_000_000
 
 def importance(
     model: TwoStageModel,
-    theta_1: Float[Array, "batch d"],
+    theta_1: Float[Array | np.ndarray, "batch d"],
     key: jax.Array,
     target_standard_error: float,
     max_evaluations: int,

@@ -47,7 +47,7 @@ class _NestedRun(NamedTuple):
 
 def nested(
     model: TwoStageModel,
-    theta_1: Float[Array, "batch d"],
+    theta_1: Float[Array | np.ndarray, "batch d"],
     key: jax.Array,
     target_standard_error: float,
     max_evaluations: int,

@@ -46,7 +46,7 @@ NOT_EXACT = (
 
 def reverse_annealing(
     model: TwoStageModel,
-    theta_1: Float[Array, "batch d"],
+    theta_1: Float[Array | np.ndarray, "batch d"],
     key: jax.Array,
     target_standard_error: float,
     max_evaluations: int,

@@ -22,7 +22,7 @@ _SKEW = 0.1
 
 def tempered_smc(
     model: TwoStageModel,
-    theta_1: Float[Array, "batch d"],
+    theta_1: Float[Array | np.ndarray, "batch d"],
     key: jax.Array,
     target_standard_error: float,
     max_evaluations: int,

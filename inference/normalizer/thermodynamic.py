@@ -34,7 +34,7 @@ _DRIFT = 0.05
 
 def thermodynamic(
     model: TwoStageModel,
-    theta_1: Float[Array, "batch d"],
+    theta_1: Float[Array | np.ndarray, "batch d"],
     key: jax.Array,
     target_standard_error: float,
     max_evaluations: int,
