@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from generative import InvalidInput, TwoStageModel
+from generative.values import is_integer, require_kind
 from inference.checks import Check
 from inference.devices import shard
 from inference.doubling import Doubling
@@ -83,6 +84,11 @@ class Backend(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **values: Any):
+        # Pydantic would take "7" and True for numbers. Ranges of integers it refuses itself.
+        for name, given in values.items():
+            known = type(self).model_fields.get(name)
+            if known is not None and (known.annotation is bool or not is_integer(given)):
+                require_kind(f"{type(self).__name__}.{name}", given, known.annotation)
         try:
             super().__init__(**values)
         except ValidationError as error:
