@@ -6,7 +6,7 @@ block in that stage (:mod:`generative.partly_fixed`).
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -48,7 +48,7 @@ class Stage(Data):
     is_gaussian: ClassVar[bool] = False
     has_kinks: ClassVar[bool] = False
 
-    def bind(self, space: ParameterSpace, name: str) -> "Stage":
+    def bind(self, space: ParameterSpace, name: str) -> Self:
         """Return this stage with one scale per coordinate of `space`.
 
         Raises
@@ -113,7 +113,7 @@ class Stage(Data):
 
     def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
-        density = self.around(jnp.zeros_like(self.space.origin))
+        density = self.around(jnp.zeros_like(shift))
         return jax.grad(lambda x: density.log_prob(x).sum())(shift)
 
     def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
@@ -343,7 +343,7 @@ class StudentTStage(Stage):
 
     degrees_of_freedom: Any = eqx.field(converter=_positive, kw_only=True)
 
-    def bind(self, space: ParameterSpace, name: str) -> Stage:
+    def bind(self, space: ParameterSpace, name: str) -> Self:
         """See :meth:`Stage.bind`."""
         nu = np.asarray(self.degrees_of_freedom, space.origin.dtype)[()]
         return replace(super().bind(space, name), degrees_of_freedom=nu)

@@ -8,7 +8,6 @@ Neither sees a basin that no annealed particle finds.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
@@ -108,8 +107,9 @@ def compare_draws(
 
 
 def _statistics(model: TwoStageModel, theta_1: Batch, theta: Batch) -> dict[str, np.ndarray]:
-    at, flat = (jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta))
-    cost, log_p2 = (np.asarray(x).reshape(theta.shape[:2]) for x in _evaluated(model, (at, flat)))
+    pairs = tuple(x.reshape(-1, x.shape[-1]) for x in (theta_1, theta))
+    found = over_points(Partial(_at_pair, model), pairs, _BATCH)
+    cost, log_p2 = (np.asarray(x).reshape(theta.shape[:2]) for x in found)
     return {"C": cost, "log_p2": log_p2}
 
 
@@ -138,10 +138,6 @@ def _leading(shifts: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
     """Principal directions of both sets together: labels play no part, so the test stays valid."""
     centred = np.nan_to_num(shifts - shifts.mean(axis=0))
     return np.linalg.svd(centred, full_matrices=False)[2][:_NUM_DIRECTIONS]
-
-
-def _evaluated(model: TwoStageModel, pairs: tuple[Array, Array]) -> tuple[Array, Array]:
-    return over_points(Partial(_at_pair, model), pairs, _BATCH)
 
 
 def _at_pair(model: TwoStageModel, pair: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.tree_util import Partial
@@ -47,7 +46,7 @@ def answers(
     num_chains, num_draws, dimension = theta_2.shape
     kept = theta_2[:, :: max(1, num_draws // max_draws)]
     flat = kept.reshape(-1, dimension)
-    both = over_points(Partial(_answers_at, model), jnp.asarray(flat), _BATCH)
+    both = over_points(Partial(_answers_at, model), flat, _BATCH)
     values = jax.tree.map(np.asarray, both)
     return {name: value.reshape(num_chains, -1, *value.shape[1:]) for name, value in values.items()}
 
@@ -142,7 +141,7 @@ def constant_data(model: TwoStageModel) -> dict[str, tuple[list[str], np.ndarray
 def _answer_log_likelihood(model: TwoStageModel, theta_2: np.ndarray) -> dict[str, np.ndarray]:
     if not model.data:
         return {}
-    flat = jnp.asarray(theta_2.reshape(-1, theta_2.shape[-1]))
+    flat = theta_2.reshape(-1, theta_2.shape[-1])
     values = over_points(Partial(TwoStageModel.answer_log_likelihood, model), flat, _BATCH)
     return {
         name: np.asarray(value).reshape(*theta_2.shape[:2], *value.shape[1:])

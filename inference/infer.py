@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array
@@ -159,7 +158,7 @@ def _fingerprint(model: TwoStageModel) -> list[float]:
     spread = np.sqrt(model.first_stage.reference_variance + model.second_stage.reference_variance)
     wave = np.sin(np.arange(model.dimension) + 1.0)
     points = np.stack([origin, (origin + spread * wave).astype(origin.dtype)])
-    values = over_points(Partial(_values_at, model), jnp.asarray(points))
+    values = over_points(Partial(_values_at, model), points)
     return [float(model.agreement.strength), *(float(x) for of in values for x in of)]
 
 

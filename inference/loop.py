@@ -80,7 +80,7 @@ class Loop:
         with self._monitor.bar(num_iterations, label, "draw", done) as bar:
             while done < num_iterations:
                 length = min(_chunk(shapes), num_iterations - done)
-                numbers = map(jnp.asarray, (length, self.thinning))
+                numbers = map(np.asarray, (length, self.thinning))
                 state, buffer = _run_chunk(self._step, self._collect, state, *numbers)
                 chunk = {name: np.asarray(value[:length]) for name, value in buffer.items()}
                 self._check(chunk, done, label)

@@ -5,7 +5,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.tree_util import Partial
@@ -118,7 +117,7 @@ class Run:
         model = self.model
         traced("inputs", lambda theta: model.answers(theta, inputs), model.theta_0)
         at = Partial(_answers_to, model, Parts(inputs))
-        answers = np.asarray(over_points(at, jnp.asarray(chosen)))
+        answers = np.asarray(over_points(at, chosen))
         dims = ["sample", "head", "question", *[f"answer_{i}" for i in range(answers.ndim - 3)]]
         return xr.DataArray(answers, dims=dims, coords={"head": ["first", "second"]})
 

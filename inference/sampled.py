@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from generative import AgreementNotReached, TwoStageModel, simulate
+from inference import prng
 from inference.backends.base import Draws, Sampler
 from inference.checks import Check, check_chains
 from inference.datatree import answers, build_tree
@@ -28,8 +29,8 @@ def run_sampler(
     configuration: dict[str, Any],
 ) -> Run:
     """Draw, check the draws, and estimate what comes with them; see :meth:`Backend.run`."""
-    key_draw, key_prior, key_cost = jax.random.split(jax.random.key(seed), 3)
-    key_evidence = jax.random.fold_in(jax.random.key(seed), 3)
+    key_draw, key_prior, key_cost = prng.split(jax.random.key(seed), 3)
+    key_evidence = prng.fold_in(jax.random.key(seed), 3)
     draws = sampler.draw(model, key_draw, monitor)
     answered = draws.answers or answers(model, draws.values["theta_2"])
     checks = check_chains(judged(model, draws.values, answered)) + draws.checks
@@ -98,7 +99,7 @@ def _prior(model: TwoStageModel, key: jax.Array) -> tuple[dict[str, np.ndarray] 
     try:
         # Few at a time: cheap where it must fail.
         batches = [
-            simulate(model, jax.random.fold_in(key, index), _PRIOR_BATCH, cap=_PRIOR_CAP)
+            simulate(model, prng.fold_in(key, index), _PRIOR_BATCH, cap=_PRIOR_CAP)
             for index in range(_NUM_PRIOR_DRAWS // _PRIOR_BATCH)
         ]
     except AgreementNotReached:

@@ -8,6 +8,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
+from inference import prng
 from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.kernels.density import log_normalizer_at
@@ -44,14 +45,14 @@ def posterior_mean_cost(
     if exact is not None:
         cost = -_over_draws(Partial(log_normalizer_at, model), theta_1)
         return Estimate(float(cost.mean()), _mcse(cost), method="closed_form")
-    key_fit, key_runs = jax.random.split(key)
+    key_fit, key_runs = prng.split(key)
     flat = theta_2.reshape(-1, model.dimension)
     draws = jnp.asarray(flat[_evenly(len(flat), _NUM_FIT_DRAWS)])
     stand_in = _stand_in(key_fit, model, draws)
     control = -_over_draws(Partial(type(stand_in).log_normalizer, stand_in), theta_1)
     flat = theta_1.reshape(-1, model.dimension)
     chosen = _evenly(len(flat), _NUM_POINTS)
-    runs = few_runs(model, jnp.asarray(flat[chosen]), key_runs, _NUM_RUNS)
+    runs = few_runs(model, flat[chosen], key_runs, _NUM_RUNS)
     value, error = _regressed(-runs.log_normalizer.mean(axis=1), control.ravel()[chosen], control)
     variances = runs.spread**2
     variance = variances.mean()
@@ -92,7 +93,7 @@ def _regressed(
 def _over_draws(
     log_normalizer_fn: Partial, theta_1: Float[np.ndarray, "chain draw d"]
 ) -> Float[np.ndarray, "chain draw"]:
-    flat = jnp.asarray(theta_1.reshape(-1, theta_1.shape[-1]))
+    flat = theta_1.reshape(-1, theta_1.shape[-1])
     values = over_points(log_normalizer_fn, flat)
     return np.asarray(values, np.float64).reshape(theta_1.shape[:2])
 

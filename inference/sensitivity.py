@@ -14,7 +14,6 @@ lambda the score is E_q[C(w)] - C(theta_2).
 
 import arviz as az
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.tree_util import Partial
@@ -50,13 +49,13 @@ def prior_scores(
     dict
         `strength`, `first_scale`, `second_scale`.
     """
-    flat = jnp.asarray(theta_1.reshape(-1, model.dimension))
+    flat = theta_1.reshape(-1, model.dimension)
     keys = jax.random.split(key, len(flat))
     means = Partial(_means, model, Parts(num_particles))
     expected = over_points(means, (keys, flat))
     cost, shift = (np.asarray(x, np.float64).reshape(theta_1.shape[:2]) for x in expected)
     own = Partial(TwoStageModel.disagreement, model)
-    flat = jnp.asarray(theta_2.reshape(-1, model.dimension))
+    flat = theta_2.reshape(-1, model.dimension)
     disagreement = np.asarray(over_points(own, flat, 256))
     origin = np.asarray(model.space.origin)
     return {

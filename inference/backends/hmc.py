@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from pydantic import Field
 
 from generative import TwoStageModel
+from inference import prng
 from inference.backends.base import ChainMethod, Draws, Sampler, place
 from inference.certificate import check_fresh
 from inference.checks import Check, check_divergences
@@ -167,7 +168,7 @@ class HMC(Sampler):
             max_num_steps=self.max_num_steps,
             target_acceptance=self.target_acceptance,
         )
-        key_start, key_moves, key_fresh = jax.random.split(key, 3)
+        key_start, key_moves, key_fresh = prng.split(key, 3)
         keys = jax.random.split(key_start, self.num_chains)
         state = start(kernel, keys, 0)
         step, state = place(sweeps(kernel), state, self.chain_method, self.num_chains)
@@ -213,7 +214,7 @@ class HMC(Sampler):
             late = {n: values[n][:, iterations // 2 :] for n in ("theta_2", "negative")}
             if phase == 0:
                 flat_tuning = state.tuning
-            state = _refitted(kernel.model, state, late, flat_tuning, jnp.asarray(phase > 0))
+            state = _refitted(kernel.model, state, late, flat_tuning, np.asarray(phase > 0))
         if self.num_moves is None and values and not kernel.negative.is_exact:
             state = _with_moves(kernel, state, values, key)
         return state

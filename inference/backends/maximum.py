@@ -12,6 +12,7 @@ from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
 from generative.parts import Parts
+from inference import prng
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Polynomial
 from inference.kernels import langevin_chains as chains
@@ -76,7 +77,7 @@ class MaximumAPosteriori(WithNegativeSamples):
         self, model: TwoStageModel, seed: int, monitor: Monitor, configuration: dict[str, Any]
     ) -> Run:
         """Climb, and put a run together from where the starts end; see :meth:`Backend.run`."""
-        key_climb, key_rest = jax.random.split(jax.random.key(seed))
+        key_climb, key_rest = prng.split(jax.random.key(seed))
         found = self.climb(model, key_climb, monitor)
         return run_maximizer(
             model,
@@ -108,7 +109,7 @@ class MaximumAPosteriori(WithNegativeSamples):
             held=self.stop_gradient,
         )
         kernel = Ascent(langevin, self.rule)
-        key_start, key_chains, key_tune, key_hold = jax.random.split(key, 4)
+        key_start, key_chains, key_tune, key_hold = prng.split(key, 4)
         state = Chains(
             chains.start(jax.random.split(key_start, self.num_starts), kernel, self.num_negatives),
             jax.random.split(key_chains, self.num_starts),

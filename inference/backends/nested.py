@@ -5,6 +5,7 @@ import numpy as np
 from pydantic import Field
 from scipy.special import logsumexp
 
+from inference import prng
 from inference.backends.base import Draws
 from inference.backends.population import (
     PopulationBackend,
@@ -65,7 +66,7 @@ class NestedSampling(PopulationBackend):
         size: int | None,
         monitor: Monitor,
     ) -> tuple[Draws, int]:
-        key_size, key, key_fresh = jax.random.split(key, 3)
+        key_size, key, key_fresh = prng.split(key, 3)
         if size is None:
             few = max(_FEWEST_LIVE, self.num_live // 2)
             size = self._size(self._runs(prior, key_size, effort, few, monitor))

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from generative import TwoStageModel
+from inference import prng
 from inference.backends.base import Draws, Sampler
 from inference.certificate import NUM_FRESH_PARTICLES, check_fresh
 from inference.checks import Check, check_no_shift
@@ -102,7 +103,7 @@ class PopulationBackend(Sampler):
         self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, monitor: Monitor
     ) -> Draws:
         """Draw, and draw with twice the effort until that changes nothing."""
-        key, key_prior, key_doubling = jax.random.split(key, 3)
+        key, key_prior, key_doubling = prng.split(key, 3)
         recipe = Recipe(model, sampler, self.max_num_steps)
         prior = prior_sampler(recipe, key_prior)
         moves = sampler.whole(self.num_moves)
@@ -113,7 +114,7 @@ class PopulationBackend(Sampler):
             draws, size = self._attempt(prior, key, effort, None, monitor)
         checks: list[Check] = []
         for doubling in range(0 if prior.is_exact else self.max_doublings):
-            key_again = jax.random.fold_in(key_doubling, doubling)
+            key_again = prng.fold_in(key_doubling, doubling)
             num_moves, effort = effort.num_moves, effort.times(2)
             doubled, _ = self._attempt(prior, key_again, effort, size, monitor)
             doubled.doubling, checks = _compared(model, draws, doubled, num_moves)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
 from generative.parts import Parts
+from inference import prng
 from inference.backends.base import ChainMethod, Draws, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
@@ -84,7 +85,7 @@ class SGLD(WithNegativeSamples, Sampler):
             self.batch_size,
             self.stop_gradient,
         )
-        key_start, key_chains, key_tune, key_evidence, key_fresh = jax.random.split(key, 5)
+        key_start, key_chains, key_tune, key_evidence, key_fresh = prng.split(key, 5)
         state = Chains(
             chains.start(jax.random.split(key_start, self.num_chains), kernel, self.num_negatives),
             jax.random.split(key_chains, self.num_chains),

@@ -3,11 +3,11 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 from pydantic import Field
 
+from inference import prng
 from inference.backends.base import Draws
 from inference.backends.population import (
     PopulationBackend,
@@ -67,7 +67,7 @@ class TemperedSMC(PopulationBackend):
         size: int | None,
         monitor: Monitor,
     ) -> tuple[Draws, int]:
-        key_plan, key_size, key_run, key_draw, key_fresh = jax.random.split(key, 5)
+        key_plan, key_size, key_run, key_draw, key_fresh = prng.split(key, 5)
         stages = plan(prior, key_plan, effort, monitor)
 
         def runs(key: jax.Array, num_particles: int) -> TemperedRuns:
@@ -113,11 +113,11 @@ class TemperedSMC(PopulationBackend):
         """Go on moving the final populations; draws of one particle after another."""
         particles = found.particles
         num_particles = particles.theta_1.shape[1]
-        power = jnp.asarray(last.power)
-        settings = (power, power, jnp.asarray(moves), jnp.asarray(last.num_sweeps))
+        power = np.asarray(last.power)
+        settings = (power, power, np.asarray(moves), np.asarray(last.num_sweeps))
         passes = [self._kept(particles, found.diverging)]
         while len(passes) * num_particles < self.num_draws:
-            key_pass = jax.random.fold_in(key, len(passes))
+            key_pass = prng.fold_in(key, len(passes))
             particles, _, info = advance(key_pass, prior.recipe, particles, last.tuning, *settings)
             passes.append(self._kept(particles, info.diverging.reshape(self.num_runs, -1)))
         chosen = np.linspace(0, len(passes) * num_particles - 1, self.num_draws).astype(int)

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 from jaxtyping import Array
 
 from generative import InvalidInput, TwoStageModel
+from inference import prng
 from inference.certificate import NUM_FRESH_PARTICLES
 from inference.doubling import compare
 from inference.estimate import Estimate
@@ -103,7 +103,7 @@ def _populations(
     num_moves: int,
     monitor: Monitor,
 ) -> tuple[TemperedRuns, str]:
-    key_prior, key_plan, key_run = jax.random.split(key, 3)
+    key_prior, key_plan, key_run = prng.split(key, 3)
     prior = prior_sampler(recipe, key_prior)
     if not prior.holds_at(theta_2):
         prior = annealed_prior(recipe)

@@ -19,6 +19,7 @@ from blackjax.ns.base import StateWithLogLikelihood
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
+from inference import prng
 from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
@@ -136,14 +137,14 @@ def run(
     sharded : bool
         Whether to spread the runs over all devices.
     """
-    key, key_stage, key_start, key_tie = jax.random.split(key, 4)
+    key, key_stage, key_start, key_tie = prng.split(key, 4)
     stage = start_stage(prior, key_stage, effort)
     settings = _Settings(prior.recipe, num_live, num_sweeps)
     particles = settled(prior, key_start, stage, num_runs, num_live, effort, monitor)
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
-    state = _init(jax.random.split(key_tie, num_runs), settings, particles)
+    state = _init(key_tie, settings, particles)
     tuning = stage.tuning
     max_chunks = int(np.ceil(max_nats * num_live / settings.num_delete / _CHUNK))
     section, zero = monitor.section("nested sampling"), np.zeros(0)
@@ -153,10 +154,10 @@ def run(
     nats = _CHUNK * settings.num_delete / num_live
     with monitor.bar(None, "nested sampling", "nat", nats * len(dead)) as bar:
         while len(dead) < max_chunks and not _is_finished(state).all():
-            key_fit, *keys = jax.random.split(jax.random.fold_in(key, len(dead)), num_runs + 1)
+            key_fit, key_runs = prng.split(prng.fold_in(key, len(dead)))
             tuning = _refitted(key_fit, settings.recipe, state, tuning)
             state, (points, info) = _advance(
-                jnp.stack(keys), settings, state, tuning, jnp.asarray(effort.num_moves)
+                key_runs, settings, state, tuning, np.asarray(effort.num_moves)
             )
             tuning = _adapted(tuning, info)
             dead.append(jax.tree.map(np.asarray, points))
@@ -216,7 +217,7 @@ def _gathered(
 
 
 @jax.jit
-def _init(keys: jax.Array, settings: _Settings, particles: Particles) -> adaptive.AdaptiveNSState:
+def _init(key: jax.Array, settings: _Settings, particles: Particles) -> adaptive.AdaptiveNSState:
     def one(key: jax.Array, particles: Particles) -> adaptive.AdaptiveNSState:
         ties = jax.random.uniform(key, particles.log_likelihood.shape)
         position = {
@@ -228,12 +229,12 @@ def _init(keys: jax.Array, settings: _Settings, particles: Particles) -> adaptiv
         init_one = partial(_point, settings.recipe.model, birth=jnp.asarray(jnp.nan))
         return adaptive.init(position, jax.vmap(init_one))
 
-    return jax.vmap(one)(keys, particles)
+    return jax.vmap(one)(jax.random.split(key, len(particles.theta_1)), particles)
 
 
 @jax.jit
 def _advance(
-    keys: jax.Array,
+    key: jax.Array,
     settings: _Settings,
     state: adaptive.AdaptiveNSState,
     tuning: Tuning,
@@ -267,7 +268,7 @@ def _advance(
         state, (steps, info) = jax.lax.scan(step, state, jax.random.split(key, _CHUNK))
         return state, (jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps), info)
 
-    return jax.vmap(one)(keys, state)
+    return jax.vmap(one)(jax.random.split(key, len(state.particles.loglikelihood)), state)
 
 
 def _constrained_step(

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.smc.resampling import systematic
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from generative import InvalidInput
+from inference import prng
 from inference.evidence.population import (
     Particles,
     Recipe,
@@ -68,14 +69,14 @@ def plan(
     list of PowerStage
         With the prior, power 0, first. The last has power 1, unless 1000 were not enough.
     """
-    key, key_start = jax.random.split(key)
+    key, key_start = prng.split(key)
     section = monitor.section("pilot")
     particles, flat, stage = _start(prior, key_start, effort)
     stages = [stage] * max(1, section.count)
     key, particles, stages = section.restore((key, particles, stages))
     with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
         while stages[-1].power < 1 and len(stages) <= MAX_POWERS:
-            key, key_resample, key_move = jax.random.split(key, 3)
+            key, key_resample, key_move = prng.split(key, 3)
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
             previous = stages[-1].tuning
             tune = _refitted if len(stages) % _JUDGED_EVERY else _judged
@@ -97,10 +98,10 @@ def _start(
     prior: PriorSampler, key: jax.Array, effort: Effort
 ) -> tuple[Particles, Tuning, PowerStage]:
     """Draw a pilot population and tune its moves at power 0; with them, the flat tuning."""
-    key_start, key_tune, key_move = jax.random.split(key, 3)
+    key_start, key_tune, key_move = prng.split(key, 3)
     for number in _PILOT_SIZES:
         particles = prior.draw(key_start, number, effort)
-        if np.any(np.isfinite(particles.log_likelihood)):
+        if np.isfinite(np.asarray(particles.log_likelihood)).any():
             break
     else:
         found = f"-infinity at all of {number} draws of the two-stage prior"
@@ -111,7 +112,7 @@ def _start(
 
 
 def _reweighted(key: jax.Array, particles: Particles, power: float) -> tuple[float, Particles]:
-    delta, particles = _resample_next(key, particles, jnp.asarray(1 - power))
+    delta, particles = _resample_next(key, particles, np.asarray(1 - power))
     return min(1.0, power + float(delta)), particles
 
 
@@ -133,8 +134,8 @@ def _judged(
     num_moves: int,
 ) -> tuple[Particles, PowerStage]:
     """Adapt with flat metrics, with curved ones, and then with the better of the two."""
-    key_flat, key_fit, key_curved, key_choose, key_stage = jax.random.split(key, 5)
-    recipe, settings = prior.recipe, (jnp.asarray(power), jnp.asarray(num_moves))
+    key_flat, key_fit, key_curved, key_choose, key_stage = prng.split(key, 5)
+    recipe, settings = prior.recipe, (np.asarray(power), np.asarray(num_moves))
 
     def adapt(key: jax.Array, particles: Particles, tuning: Tuning) -> tuple[Particles, Tuning]:
         return adapt_steps(key, recipe, particles, tuning, *settings, _ADAPTING_SWEEPS)
@@ -159,31 +160,31 @@ def _refitted(
     num_moves: int,
 ) -> tuple[Particles, PowerStage]:
     """Adapt with metrics of the kind that the previous power had."""
-    key_fit, key_stage = jax.random.split(key)
+    key_fit, key_stage = prng.split(key)
     recipe = prior.recipe
     fitted = _refit(key_fit, recipe, particles, previous, previous, power, False)
     kept = {
         name: getattr(flat, name)
         for name in ("metric_2", "metric_negative")
-        if not np.any(getattr(previous, name).A)
+        if not np.asarray(getattr(previous, name).A).any()
     }
     fitted = prior.pin(fitted._replace(**kept))
     return _adapted(key_stage, recipe, particles, fitted, power, num_moves)
 
 
+@jax.jit
 def _refit(
     key: jax.Array,
     recipe: Recipe,
     particles: Particles,
     tuning: Tuning,
     previous: Tuning,
-    power: float,
-    judge: bool,
+    power: Float[Array, ""] | float,
+    judge: Bool[Array, ""] | bool,
 ) -> Tuning:
     """Fit the surrogates to a population, or (to judge) keep those that bought larger steps."""
     draws = {"theta_2": particles.theta_2, "negative": particles.negative}
-    model = recipe.kernel(jnp.asarray(power)).model
-    return refitted(key, model, draws, tuning, previous, jnp.asarray(judge))
+    return refitted(key, recipe.kernel(power).model, draws, tuning, previous, judge)
 
 
 def _adapted(
@@ -194,7 +195,7 @@ def _adapted(
     power: float,
     num_moves: int,
 ) -> tuple[Particles, PowerStage]:
-    settings = (jnp.asarray(power), jnp.asarray(num_moves), _ADAPTING_SWEEPS)
+    settings = (np.asarray(power), np.asarray(num_moves), _ADAPTING_SWEEPS)
     moved, tuning = adapt_steps(key, recipe, particles, tuning, *settings)
     correlation = float(_correlation(recipe, particles, moved))
     return moved, PowerStage(power, tuning, _sweeps_for(correlation))

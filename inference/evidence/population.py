@@ -65,15 +65,17 @@ class Recipe(Data):
         )
 
 
+@jax.jit
 def populate(
     model: TwoStageModel,
-    theta_1: Float[Array, "n d"],
-    theta_2: Float[Array, "n d"],
-    negative: Float[Array, "n d"],
+    theta_1: Float[Array | np.ndarray, "n d"],
+    theta_2: Float[Array | np.ndarray, "n d"],
+    negative: Float[Array | np.ndarray, "n d"],
 ) -> Particles:
     """Evaluate L and gather a population."""
     values = jax.vmap(model.log_likelihood)(theta_2)
-    return Particles(theta_1, theta_2, negative, values.astype(jnp.result_type(float)))
+    drawn = (jnp.asarray(x) for x in (theta_1, theta_2, negative))
+    return Particles(*drawn, values.astype(jnp.result_type(float)))
 
 
 class SweepInfo(NamedTuple):
@@ -240,7 +242,7 @@ def described(
 ) -> dict[str, np.ndarray]:
     """Parameters with the statistics of every draw."""
     shape = theta_1.shape[:2]
-    pair = tuple(jnp.asarray(x.reshape(-1, x.shape[-1])) for x in (theta_1, theta_2))
+    pair = tuple(x.reshape(-1, x.shape[-1]) for x in (theta_1, theta_2))
     statistics = jax.tree.map(np.asarray, _statistics(model, pair))
     named = {name: x.reshape(shape) for name, x in statistics.items()}
     return {"theta_1": theta_1, "theta_2": theta_2, **named}

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import InvalidInput, LinearGaussianAgreement, TwoStageModel
+from inference import prng
 from inference.evidence.population import Particles, Recipe, populate
 from inference.kernels import surrogate as surrogates
 from inference.kernels.density import first_draws
@@ -102,7 +103,7 @@ class PriorSampler(NamedTuple):
         elif self.is_exact:
             particles = _exact(key, self.recipe, num_draws)
         else:
-            key_1, key_2 = jax.random.split(key)
+            key_1, key_2 = prng.split(key)
             theta_1 = first_draws(key_1, model, num_draws)
             pair = np.concatenate([theta_1, theta_1])
             settings = (effort.num_annealed, effort.num_sweeps)
@@ -115,7 +116,7 @@ class PriorSampler(NamedTuple):
         """Whether a stand-in that serves for q is right at posterior draws too."""
         if not isinstance(self.recipe.negative, ReferenceNegative):
             return True
-        draws = jnp.asarray(theta_2.reshape(-1, theta_2.shape[-1]))
+        draws = theta_2.reshape(-1, theta_2.shape[-1])
         return float(_range_of_weights(self.recipe.model, self.stand_in, draws)) <= _EXACT_WITHIN
 
     def pin(self, tuning: Tuning) -> Tuning:

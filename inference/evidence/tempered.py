@@ -8,6 +8,7 @@ the moves are exact. Runs are averaged as lognormal variables. P. Del Moral, A. 
 J. R. Stat. Soc. B 68 (2006), doi:10.1111/j.1467-9868.2006.00553.x.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
+from inference import prng
 from inference.certificate import check_exchangeable
 from inference.checks import Check
 from inference.devices import shard
@@ -114,13 +116,13 @@ def run(
     sharded : bool
         Whether to spread the runs over all devices.
     """
-    key, key_start = jax.random.split(key)
+    key, key_start = prng.split(key)
     size = (num_runs, num_particles)
     particles = settled(prior, key_start, stages[0], *size, effort, monitor)
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
-    means, increments, infos = [particles.log_likelihood.mean(axis=1)], [], []
+    means, increments, infos = [np.asarray(particles.log_likelihood).mean(axis=1)], [], []
     section, zero = monitor.section("powers"), np.zeros(0)
     if section.count:
         moved = [zero] * section.count
@@ -129,14 +131,14 @@ def run(
     with monitor.bar(len(stages) - 1, "powers", initial=len(infos)) as bar:
         for index in range(len(infos), len(stages) - 1):
             old, new = stages[index : index + 2]
-            key_stage = jax.random.fold_in(key, index)
-            settings = (jnp.asarray(effort.num_moves), jnp.asarray(new.num_sweeps))
-            powers = (jnp.asarray(old.power), jnp.asarray(new.power))
+            key_stage = prng.fold_in(key, index)
+            settings = (np.asarray(effort.num_moves), np.asarray(new.num_sweeps))
+            powers = (np.asarray(old.power), np.asarray(new.power))
             particles, increment, info = advance(
                 key_stage, prior.recipe, particles, new.tuning, *powers, *settings
             )
             increments.append(increment)
-            means.append(particles.log_likelihood.mean(axis=1))
+            means.append(np.asarray(particles.log_likelihood).mean(axis=1))
             infos.append(info)
             bar.update(1)
             if index == len(stages) - 2 or section.is_due:
@@ -166,11 +168,11 @@ def settled(
     section = monitor.section("prior")
     if section.count:
         return section.restore(Particles(*[jnp.zeros(0)] * len(Particles._fields)))
-    key_draw, key_move, key_renew = jax.random.split(key, 3)
+    key_draw, key_move, key_renew = prng.split(key, 3)
     particles = by_run(prior.draw(key_draw, num_runs * num_particles, effort), num_runs)
     if not prior.is_exact:
-        power, moves = jnp.asarray(stage.power), jnp.asarray(effort.num_moves)
-        settings = (stage.tuning, power, power, moves, jnp.asarray(stage.num_sweeps))
+        power, moves = np.asarray(stage.power), np.asarray(effort.num_moves)
+        settings = (stage.tuning, power, power, moves, np.asarray(stage.num_sweeps))
         particles, _, _ = advance(key_move, prior.recipe, particles, *settings)
         particles = renewed(key_renew, prior.recipe, particles, stage.tuning, moves)
     section.save(particles, 1)
@@ -185,6 +187,7 @@ def prior_check(prior: PriorSampler, particles: Particles) -> Check | None:
     return check_exchangeable(prior.recipe.model, *map(np.asarray, parts))
 
 
+@partial(jax.jit, static_argnums=1)
 def by_run(flat: Particles, num_runs: int) -> Particles:
     """Divide a population into runs."""
     return jax.tree.map(lambda x: x.reshape(num_runs, -1, *x.shape[1:]), flat)

@@ -42,7 +42,7 @@ class Ascent(Data):
     langevin: Langevin
     rule: Rule = eqx.field(static=True, default="stochastic_approximation")
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         origin = self.model.space.origin
         for stage in (self.model.first_stage, self.model.second_stage):
             jax.eval_shape(stage.least_subgradient, origin, origin)  # or it refuses

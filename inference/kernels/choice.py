@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
+from inference import prng
 from inference.certificate import NUM_FRESH_PARTICLES, compare_draws
 from inference.kernels.density import first_draws, share
 from inference.kernels.negative import (
@@ -112,7 +113,7 @@ def without_rejection(
 
 def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
     """Return conditional SMC along the longest schedule that pilots at theta_1 from p1 chose."""
-    key_1, key_2 = jax.random.split(jax.random.key(2))
+    key_1, key_2 = prng.split(jax.random.key(2))
     theta_1 = first_draws(key_1, model, _NUM_PILOTS)
     schedules = jax.tree.map(np.asarray, _schedules(key_2, model, theta_1))
     longest = int(np.argmax(schedules.length))
@@ -127,15 +128,14 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     """Whether so many moves take draws of q under one theta_1 to those under another."""
     if model.dimension > _LARGEST_ANNEALED:
         return True
-    key_1, key_draws, key_step, key_moves = jax.random.split(jax.random.key(1), 4)
+    key_1, key_draws, key_step, key_moves = prng.split(jax.random.key(1), 4)
     number = _NUM_CROSSING_POINTS
     theta_1 = np.asarray(first_draws(key_1, model, number))
     starts, fresh = (
-        annealed_draws(key, model, theta_1, NUM_FRESH_PARTICLES)
-        for key in jax.random.split(key_draws)
+        annealed_draws(key, model, theta_1, NUM_FRESH_PARTICLES) for key in prng.split(key_draws)
     )
     step_size = last_step(key_step, model, theta_1, NUM_FRESH_PARTICLES)
-    moved = _moved(key_moves, model, persistent, theta_1, starts, step_size, jnp.asarray(num_moves))
+    moved = _moved(key_moves, model, persistent, theta_1, starts, step_size, np.asarray(num_moves))
     at, found, drawn = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
     return compare_draws(model, "crossing", at, found, drawn, "moved and fresh draws of q").passed
 

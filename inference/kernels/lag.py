@@ -30,8 +30,8 @@ def moves_needed(
     key: jax.Array,
     kernel: ExchangeKernel,
     tuning: Tuning,
-    theta_1: Float[Array, "chain n d"],
-    negative: Float[Array, "chain n d"],
+    theta_1: Float[Array | np.ndarray, "chain n d"],
+    negative: Float[Array | np.ndarray, "chain n d"],
 ) -> int:
     """Return the moves after which a negative sample keeps about a hundredth of its correlation.
 

@@ -78,7 +78,7 @@ class RejectionGibbsKernel(ChainKernel):
     cap: int = eqx.field(static=True, default=2000)
     max_num_steps: int = eqx.field(static=True, default=32)
 
-    def __check_init__(self):
+    def __check_init__(self) -> None:
         key, origin = jax.random.key(0), self.model.space.origin
         for stage in (self.model.first_stage, self.model.second_stage):
             jax.eval_shape(stage.quadratic_terms, key, origin)  # or it refuses

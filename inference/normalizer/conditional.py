@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
+from inference import prng
 from inference.batches import in_flight
 from inference.kernels.surrogate import flat
 from inference.normalizer.annealing import MAX_TEMPERATURES, Schedule, anneal
@@ -33,7 +34,7 @@ _BLOCK = 64
 def annealed_draws(
     key: jax.Array,
     model: TwoStageModel,
-    theta_1: Float[Array, "point d"],
+    theta_1: Float[Array | np.ndarray, "point d"],
     num_particles: int,
     num_sweeps: int = 1,
 ) -> Float[np.ndarray, "point d"]:
@@ -55,15 +56,18 @@ def annealed_draws(
     points = np.asarray(theta_1)
     blocks = []
     for index, block in enumerate(_blocks(points)):
-        key_pilot, key_sweep = _keys(key, index)
+        key_pilot, key_sweep = prng.split(prng.fold_in(key, index))
         starts, schedules = pilots(key_pilot, model, block, num_particles)
-        settings = (jnp.asarray(num_sweeps), num_particles, rungs(schedules))
+        settings = (np.asarray(num_sweeps), num_particles, rungs(schedules))
         blocks.append(_refreshed(key_sweep, model, block, schedules, starts, *settings))
     return np.concatenate([np.asarray(block) for block in blocks])[: len(points)]
 
 
 def last_step(
-    key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "point d"], num_particles: int
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array | np.ndarray, "point d"],
+    num_particles: int,
 ) -> Float[Array, ""]:
     """Mean step size of moves that leave q itself invariant, by pilots at some points."""
     block = next(_blocks(np.asarray(theta_1)))
@@ -77,11 +81,6 @@ def _blocks(points: Float[np.ndarray, "point d"]) -> Iterator[Float[np.ndarray, 
     """Blocks of one size, so that one program serves any number; the last point fills the last."""
     for start in range(0, len(points), _BLOCK):
         yield points[np.minimum(np.arange(start, start + _BLOCK), len(points) - 1)]
-
-
-@jax.jit
-def _keys(key: jax.Array, index: int) -> jax.Array:
-    return jax.random.split(jax.random.fold_in(key, index))
 
 
 @partial(jax.jit, static_argnums=3)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
+from inference import prng
 from inference.batches import in_flight
 from inference.normalizer.annealing import (
     ESS_FRACTION,
@@ -69,7 +70,7 @@ class Runs(NamedTuple):
 
 def repeat(
     model: TwoStageModel,
-    theta_1: Float[Array, "point d"],
+    theta_1: Float[Array | np.ndarray, "point d"],
     key: jax.Array,
     summarize: Callable[[Runs], Summary],
     target_standard_error: float,
@@ -99,12 +100,11 @@ def repeat(
         So many as the budget allows: populations that shrink to few ancestors on a long path make
         log Z-hat skewed.
     """
-    key, key_pilot = jax.random.split(key)
-    keys = jax.random.split(key_pilot, len(theta_1))
-    pilot = _pilots(keys, model, theta_1, ess_fraction, max_increment)
-    spent = int(pilot.num_evaluations.sum())
+    key, key_pilot = prng.split(key)
+    pilot = _pilots(key_pilot, model, theta_1, ess_fraction, max_increment)
+    spent = int(np.asarray(pilot.num_evaluations).sum())
     num_particles = _FEWEST_PARTICLES
-    longest = int(pilot.schedule.length.max())
+    longest = int(np.asarray(pilot.schedule.length).max())
     cost_of_round = NUM_RUNS * spent
     while (
         num_particles < particles_per_temperature * longest
@@ -112,7 +112,7 @@ def repeat(
     ):
         num_particles, cost_of_round = _GROWTH * num_particles, _GROWTH * cost_of_round
     while True:
-        key, key_round = jax.random.split(key)
+        key, key_round = prng.split(key)
         first = _round(key_round, model, theta_1, pilot.schedule, num_particles, NUM_RUNS)
         cost = int(first.num_evaluations.sum())
         spent += cost
@@ -145,23 +145,26 @@ def _rounds_needed(
 
 
 def few_runs(
-    model: TwoStageModel, theta_1: Float[Array, "point d"], key: jax.Array, num_runs: int
+    model: TwoStageModel,
+    theta_1: Float[Array | np.ndarray, "point d"],
+    key: jax.Array,
+    num_runs: int,
 ) -> Runs:
     """Plan a schedule per point, and make a fixed number of runs with 64 particles.
 
     For averages over many points, to which each may bring more noise than an estimate of its own.
     """
-    key_pilot, key_runs = jax.random.split(key)
-    pilot = _pilots(jax.random.split(key_pilot, len(theta_1)), model, theta_1, ESS_FRACTION, 1.0)
+    key_pilot, key_runs = prng.split(key)
+    pilot = _pilots(key_pilot, model, theta_1, ESS_FRACTION, 1.0)
     found = _round(key_runs, model, theta_1, pilot.schedule, _FEWEST_PARTICLES, num_runs)
-    spent = int(pilot.num_evaluations.sum()) + int(found.num_evaluations.sum())
+    spent = int(np.asarray(pilot.num_evaluations).sum()) + int(found.num_evaluations.sum())
     return _gathered([found], pilot, _FEWEST_PARTICLES, spent)
 
 
 def _round(
     key: jax.Array,
     model: TwoStageModel,
-    theta_1: Float[Array, "point d"],
+    theta_1: Float[Array | np.ndarray, "point d"],
     schedules: Schedule,
     num_particles: int,
     num_runs: int,
@@ -169,14 +172,14 @@ def _round(
     """Make some runs per point, as many at a time as memory allows; NumPy arrays."""
     num_points, dimension = theta_1.shape
     batch_size = in_flight(num_points * num_runs, num_particles * dimension)
-    keys = jax.random.split(key, (num_points, num_runs))
-    found = _runs(keys, model, theta_1, schedules, num_particles, batch_size)
+    settings = (num_particles, num_runs, batch_size)
+    found = _runs(key, model, theta_1, schedules, *settings)
     return jax.tree.map(np.asarray, found)
 
 
 @jax.jit
 def _pilots(
-    keys: jax.Array,
+    key: jax.Array,
     model: TwoStageModel,
     theta_1: Array,
     ess_fraction: float,
@@ -186,19 +189,22 @@ def _pilots(
         run = anneal(x[0], model, x[1], _FEWEST_PARTICLES, ess_fraction, max_increment)
         return _without_particles(run)
 
+    keys = jax.random.split(key, len(theta_1))
     size = in_flight(len(theta_1), _FEWEST_PARTICLES * theta_1.shape[1])
     return jax.lax.map(one, (keys, theta_1), batch_size=size)
 
 
-@partial(jax.jit, static_argnums=(4, 5))
+@partial(jax.jit, static_argnums=(4, 5, 6))
 def _runs(
-    keys: jax.Array,
+    key: jax.Array,
     model: TwoStageModel,
     theta_1: Array,
     schedules: Schedule,
     num_particles: int,
+    num_runs: int,
     batch_size: int,
 ) -> Annealed:
+    keys = jax.random.split(key, (len(theta_1), num_runs))
     point = jnp.repeat(jnp.arange(keys.shape[0]), keys.shape[1])
 
     def one(x: tuple[jax.Array, Array]) -> Annealed:
