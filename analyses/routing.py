@@ -57,7 +57,7 @@ class Routing(WorldAnalysis):
         tree = super().reduce(runs)
         key = jax.random.key(self.seed)
         parts = [
-            _routes(problems.get(cell.problem, **cell.options).model, runs[cell.name].tree, key)
+            routes_of(problems.get(cell.problem, **cell.options).model, runs[cell.name].tree, key)
             for cell in self.cells()
         ]
         routes = xr.concat(parts, xr.DataArray(tree["case"].values, dims="case", name="case"))
@@ -125,7 +125,7 @@ def _column(part: str) -> str:
     return "C(theta_2)" if part == "nothing" else f"fresh {part}"
 
 
-def _routes(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Dataset:
+def routes_of(model: TwoStageModel, tree: xr.DataTree, key: jax.Array) -> xr.Dataset:
     """Means over draws, with errors; `rise` is a mean of differences draw by draw."""
     posterior = tree.children["posterior"].dataset
     thetas = [posterior[name].values for name in ("theta_1", "theta_2")]

@@ -218,7 +218,7 @@ class DiscreteTwoStage:
             fits[state] += np.where(np.arange(fits.shape[1]) == said, 0.0, -np.inf)
         return fits
 
-    def _likelihood(self, w: int, human: tuple[int, ...], answers: list[int]) -> float:
+    def _likelihood(self, w: int, human: tuple[int, ...], answers: list[np.integer]) -> float:
         value = 1.0
         for i, label in zip(self.large, self.labels, strict=True):
             value *= 1 - self.error_rate if answers[i] == label else self._other_rate

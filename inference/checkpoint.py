@@ -93,7 +93,7 @@ class Section:
         seconds: float = 0.0,
         prepare: Callable[[], None] | None = None,
     ):
-        self._stem, self._label, self._seconds = stem, label, seconds
+        self._stem, self.label, self._seconds = stem, label, seconds
         self._prepare = prepare or (lambda: None)
         self._generation = 0
         self._saved_at = time.monotonic()
@@ -118,7 +118,7 @@ class Section:
         header, payload = self._found
         leaves, structure = jax.tree.flatten(template)
         if len(leaves) != len(header["leaves"]):
-            found = f"{len(header['leaves'])} arrays in {self._label!r}, not {len(leaves)}"
+            found = f"{len(header['leaves'])} arrays in {self.label!r}, not {len(leaves)}"
             raise InvalidInput("checkpoint", found, "one of this very run")
         restored, start = [], 0
         for like, (dtype, shape) in zip(leaves, header["leaves"], strict=True):
@@ -142,7 +142,7 @@ class Section:
         payload = b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in leaves)
         self._generation += 1
         header = {
-            "label": self._label,
+            "label": self.label,
             "count": count,
             "generation": self._generation,
             "sha256": hashlib.sha256(payload).hexdigest(),
@@ -165,10 +165,10 @@ class Section:
                 continue
             read = _read(path)
             if read is None:
-                message = f"checkpoint {path.name} of {self._label!r} is damaged; an older is used"
+                message = f"checkpoint {path.name} of {self.label!r} is damaged; an older is used"
                 warnings.warn(message, DamagedCheckpoint, stacklevel=2)
-            elif read[0]["label"] != self._label:
-                found_label = f"a section {read[0]['label']!r} where this run has {self._label!r}"
+            elif read[0]["label"] != self.label:
+                found_label = f"a section {read[0]['label']!r} where this run has {self.label!r}"
                 raise InvalidInput("checkpoint", found_label, "one of this very run")
             else:
                 found.append(read)

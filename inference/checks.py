@@ -157,15 +157,15 @@ def check_divergences(diverging: np.ndarray) -> Check:
     return Check("divergences", rate <= MAX_DIVERGENCE_RATE, message)
 
 
-def _tail_ess(x: np.ndarray) -> np.ndarray:
+def _tail_ess(x: np.ndarray) -> np.ndarray | np.floating:
     return az.ess(x, method="tail", prob=(0.05, 0.95))
 
 
-def _spread(x: np.ndarray) -> np.ndarray:
+def _spread(x: np.ndarray) -> np.ndarray | np.floating:
     return np.ptp(x, axis=(0, 1))
 
 
-def _is_stuck(name: str, x: np.ndarray) -> np.ndarray:
+def _is_stuck(name: str, x: np.ndarray) -> np.ndarray | np.bool:
     """Per element: does a chain never move although the element varies overall?
 
     A parameter must move in every chain; a functional may take a rare value in some chains only.

@@ -99,7 +99,7 @@ def run_maximizer(
     notes = [] if note is None else [note]
     statistics = _described(model, found)
     log_z = _log_normalizers(model, found, statistics, seed)
-    shortfall, error = _shortfalls(found)
+    shortfall, error = shortfalls(found)
     statistics |= {"shortfall": shortfall, "shortfall_se": error}
     ranked = statistics["lp"]
     if log_z is None:
@@ -204,7 +204,7 @@ def _moved(metric: JointMetric, residuals: Array) -> Array:
     return jax.vmap(metric.covariance)(residuals)
 
 
-def _shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
+def shortfalls(found: Ascended) -> tuple[np.ndarray, np.ndarray]:
     """Nats below the maximum by a quadratic model, half of g' Sigma g, with jackknife errors.
 
     Products of *different* stretches only: their noise averages out.

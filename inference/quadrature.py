@@ -20,4 +20,5 @@ def hermite(powers: np.ndarray, means: np.ndarray, variances: np.ndarray) -> np.
     """
     steps = np.diff(powers, axis=-1)
     trapezoids = 0.5 * steps * (means[..., 1:] + means[..., :-1])
-    return np.sum(trapezoids - steps**2 / 12 * np.diff(variances, axis=-1), axis=-1)
+    parts = trapezoids - steps**2 / 12 * np.diff(variances, axis=-1)
+    return np.asarray(np.sum(parts, axis=-1))

@@ -4,9 +4,17 @@ import os
 from pathlib import Path
 
 import jax
+import jaxtyping
 import pytest
 
-from analyses.provenance import release
+# Shapes and types are checked against annotations at every call. Installed before our packages are
+# imported; xdist's workers do not read the option `--jaxtyping-packages` from pyproject.toml.
+jaxtyping.install_import_hook(
+    ["generative", "inference", "analyses"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+from analyses.provenance import release  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 # The same programs are compiled for many seeds and in two workers: share them.
@@ -25,6 +33,14 @@ def _few_memory_maps():
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
         release()
+
+
+@pytest.fixture
+def wrong_types():
+    """Turn the check of types off, for tests that hand over what no annotation allows."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

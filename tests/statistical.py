@@ -33,6 +33,20 @@ def moments_z(draws: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np
     return np.array(scores)
 
 
+def covariance_z(draws: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """z-scores of the second moments of independent draws, shape (n, d), from N(0, covariance)."""
+    variance = np.diag(covariance)
+    error = np.sqrt((np.outer(variance, variance) + covariance**2) / len(draws))
+    return (draws.T @ draws / len(draws) - covariance) / error
+
+
+def assert_centred_gaussian(draws: np.ndarray, covariance: np.ndarray) -> None:
+    """Assert second moments, with 3 % more spread as the control that must fail."""
+    limit = z_limit(covariance.size)
+    found, control = (np.abs(covariance_z(x, covariance)).max() for x in (draws, 1.03 * draws))
+    assert found < limit < control, (found, limit, control)
+
+
 def assert_moments(
     draws: np.ndarray, mean: np.ndarray, covariance: np.ndarray, cap: float = 0.1
 ) -> None:

@@ -18,7 +18,7 @@ from analyses.comparisons import Comparisons
 from analyses.first_posterior import FirstPosterior
 from analyses.head_pairs import HeadPairs
 from analyses.label_errors import LabelErrors
-from analyses.routing import Routing, _routes
+from analyses.routing import Routing, routes_of
 from analyses.sensitivity import Sensitivity
 from analyses.worlds import difference, verdict
 from generative import InvalidInput, problems
@@ -181,7 +181,7 @@ def test_fresh_parts_raise_what_agreed(seed):
         draws = {"theta_1": theta_1, "theta_2": theta_2}
         posterior = {n: (("chain", "draw", "parameter"), np.asarray(x)) for n, x in draws.items()}
         tree = xr.DataTree.from_dict({"posterior": xr.Dataset(posterior)})
-        return _routes(model, tree, keys[2])
+        return routes_of(model, tree, keys[2])
 
     free = routes(theta_2)
     assert float(free["rise"].sel(afresh="nothing")) == 0

@@ -21,6 +21,7 @@ from generative import (
 )
 from generative.points import check_points
 
+pytestmark = pytest.mark.usefixtures("wrong_types")
 FEW = settings(max_examples=12, deadline=None, derandomize=True)
 X = np.linspace(-1, 1, 6).reshape(3, 2)
 

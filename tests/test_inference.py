@@ -149,6 +149,11 @@ ARGUMENTS = [
 ]
 
 
+def code_of(folder):
+    """Return what the command that made a run must exit with."""
+    return 0 if Run.load(folder).result.is_usable else 1
+
+
 def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
     folders = [str(tmp_path / "a"), str(tmp_path / "b")]
     for index, folder in enumerate(folders):
@@ -162,7 +167,7 @@ def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
             "--out",
             folder,
         ]
-        assert main([*command, *ARGUMENTS]) in (0, 1)
+        assert main([*command, *ARGUMENTS]) == code_of(folder)
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config["problem_options"]["d"] == 2 and config["options"]["num_draws"] == 40
     assert "bits saved" in capsys.readouterr().out
@@ -176,7 +181,7 @@ def test_command_line_runs_compares_and_resumes(tmp_path, capsys):
     )
     command = ["run", "rotated_wells", "--problem.d", "2", "--out", folders[0], *ARGUMENTS]
     assert main(command) == 2  # holds another run
-    assert main([*command, "--resume"]) in (0, 1)
+    assert main([*command, "--resume"]) == code_of(folders[0])
     assert main([*command, "--resume", "--seed", "7"]) == 2
     assert main([*command, "--resume", "--setup", "z-omitted"]) == 2
 
@@ -186,8 +191,12 @@ def test_command_line_reads_toml_and_lists_problems(tmp_path, capsys):
     file.write_text(
         'backend = "rejection-gibbs"\n[rejection_gibbs]\nnum_warmup = 50\nnum_draws = 60\n'
     )
-    assert main(["run", "double_well", "--config", str(file)]) in (0, 1)
+    folder = tmp_path / "run"
+    command = ["run", "double_well", "--config", str(file), "--out", str(folder)]
+    assert main(command) == code_of(folder)
     assert "proposals per sweep" in capsys.readouterr().out
+    options = json.loads((folder / "config.json").read_text())["options"]
+    assert (options["num_warmup"], options["num_draws"]) == (50, 60)
     assert main(["problems"]) == 0
     assert "linear_gaussian" in capsys.readouterr().out
 

@@ -164,6 +164,7 @@ def test_the_program_simulates_what_is_counted(seed):
         ("error_rate", 1.0, "below 1"),
     ],
 )
+@pytest.mark.usefixtures("wrong_types")
 def test_bad_models_are_refused(field, value, message):
     with pytest.raises(InvalidInput, match=message):
         replace(every_language(), **{field: value})

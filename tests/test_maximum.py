@@ -166,7 +166,7 @@ def test_kinks_elsewhere_than_at_0_count_as_kinks(seed):
 def test_displaced_points_fail_the_check(seed):
     problem = problems.get("linear_gaussian", d=3)
     found = QUICK.climb(problem.model, jax.random.key(seed), SILENT)
-    assert maximized._shortfalls(found)[0].max() < 1e-9
+    assert maximized.shortfalls(found)[0].max() < 1e-9
     kernel = Ascent(Langevin(problem.model))
     shift = np.sqrt(np.diag(problem.truth.cov_1))
     slope = jax.grad(problem.model.agreement.log_normalizer)
@@ -175,7 +175,7 @@ def test_displaced_points_fail_the_check(seed):
         for a, b in zip(found.theta_1, found.theta_2, strict=True)
     ]
     repeated = np.repeat(np.asarray(moved)[:, None], 4, axis=1)
-    shortfall, _ = maximized._shortfalls(replace(found, residuals=repeated))
+    shortfall, _ = maximized.shortfalls(replace(found, residuals=repeated))
     # The log joint is quadratic, so that the shortfall is what it says.
     full = np.linalg.inv(posterior_covariance(problem))
     step = np.append(shift, np.zeros(3))
@@ -285,7 +285,7 @@ def test_alternating_force_is_the_change_of_disagreement():
     kernel = Ascent(Langevin(model), "alternating")
     state = kernel.init(jnp.asarray([0.4]), jnp.asarray([0.7]), jnp.zeros((1, 1)))
     size = 0.1
-    slope = kernel._change_of_disagreement(state, size)
+    slope = kernel.change_of_disagreement(state, size)
 
     def new(theta_1):
         drive = kernel.langevin.drive(state.theta_2)

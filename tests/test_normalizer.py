@@ -136,8 +136,8 @@ def test_a_missed_mode_is_noticed(seed, monkeypatch):
         assert known or method == "gauss_newton"
         assert not known or abs(estimate.value - truth) < z_limit() * estimate.standard_error
     # Negative control: without the chains' verdict the proposal is sure, and wrong.
-    monkeypatch.setattr(gauss_newton, "_MAX_UNCOVERED", 1.0)
-    monkeypatch.setattr(gauss_newton, "_NEARLY_EQUAL", np.inf)
+    monkeypatch.setattr(gauss_newton, "MAX_UNCOVERED", 1.0)
+    monkeypatch.setattr(gauss_newton, "NEARLY_EQUAL", np.inf)
     blind = log_normalizer(model, np.array([0.1]), "gauss_newton", seed)
     assert abs(blind.value - truth) > z_limit() * blind.standard_error
 

@@ -14,6 +14,8 @@ from inference.feasible import check_backend, check_draws
 from inference.folder import require_writable
 from tests.test_bad_input import X, answered, classes, model, refused
 
+pytestmark = pytest.mark.usefixtures("wrong_types")
+
 
 def test_answers_in_several_numbers_without_labels():
     many = answered(heads=classes, labels=None, agreement_strength=1.0)
@@ -114,7 +116,6 @@ def test_old_and_new_keys():
         (HMC(num_draws=10**40), "memory"),
         (HMC(thinning=10**20), "thinning"),
         (HMC(num_moves=10**12), "num_moves"),
-        (SGLD(kappa=float("inf")), "kappa"),
     ],
 )
 def test_backends_that_cannot_be_run(backend, words):

@@ -82,7 +82,7 @@ def separable_truth(
     def log_z(theta_1: ArrayLike) -> np.ndarray:
         along = np.moveaxis(np.asarray(theta_1) @ rotation.T, -1, 0)
         pairs = zip(coordinates, along, strict=True)
-        return np.sum([log_normalizer(*pair) for pair in pairs], axis=0)
+        return np.asarray(np.sum([log_normalizer(*pair) for pair in pairs], axis=0))
 
     def covariance(variance: np.ndarray) -> np.ndarray:
         return (rotation.T * variance) @ rotation

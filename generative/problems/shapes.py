@@ -108,8 +108,8 @@ def singular_product() -> Problem:
     """
 
     def log_normalizer(theta_1: ArrayLike) -> np.ndarray:
-        a = np.moveaxis(np.asarray(theta_1, float), -1, 0)
-        return np.asarray(_log_z_of_product(a[0], a[1]) + _log_z_of_sine(a[2], a[3]))
+        a0, a1, a2, a3 = np.moveaxis(np.asarray(theta_1, float), -1, 0)[..., None]
+        return np.asarray(_log_z_of_product(a0, a1) + _log_z_of_sine(a2, a3))
 
     model = TwoStageModel(
         jnp.zeros(4),
@@ -145,23 +145,26 @@ def _valley_and_crease(theta: Array) -> Array:
 _FINE, _COARSE = np.linspace(-8.5, 8.5, 681), np.linspace(-7.5, 7.5, 61)
 
 
-def _log_z_of_product(a0: np.ndarray, a1: np.ndarray) -> np.ndarray:
-    """Log E exp(-lambda (t0 t1 - 0.7)^2): given t0 a Gaussian integral, by quadrature over t0."""
-    t0 = a0[..., None] + _FINE
+def _log_z_of_product(a0: np.ndarray, a1: np.ndarray) -> np.ndarray | np.floating:
+    """Log E exp(-lambda (t0 t1 - 0.7)^2): given t0 a Gaussian integral, by quadrature over t0.
+
+    Of arrays of shape (..., 1).
+    """
+    t0 = a0 + _FINE
     spread = 1 + 2 * _SINGULAR_STRENGTH * t0**2
-    error = t0 * a1[..., None] - _PRODUCT
+    error = t0 * a1 - _PRODUCT
     return _log_mean(-_SINGULAR_STRENGTH * error**2 / spread - 0.5 * np.log(spread))
 
 
-def _log_z_of_sine(a2: np.ndarray, a3: np.ndarray) -> np.ndarray:
+def _log_z_of_sine(a2: np.ndarray, a3: np.ndarray) -> np.ndarray | np.floating:
     """Log E exp(-lambda |sin t2 - t3|): given t2 two Gaussian tails, by quadrature over t2."""
-    k, m = _SINGULAR_STRENGTH, np.sin(a2[..., None] + _FINE) - a3[..., None]
+    k, m = _SINGULAR_STRENGTH, np.sin(a2 + _FINE) - a3
     return 0.5 * k**2 + _log_mean(
         np.logaddexp(norm.logcdf(m - k) - k * m, norm.logcdf(-m - k) + k * m)
     )
 
 
-def _log_mean(log_f: np.ndarray) -> np.ndarray:
+def _log_mean(log_f: np.ndarray) -> np.ndarray | np.floating:
     """Log of the mean of f at standard normal points of the fine grid."""
     return numpy_logsumexp(log_f + norm.logpdf(_FINE), axis=-1) + np.log(_FINE[1] - _FINE[0])
 
@@ -171,7 +174,8 @@ def _singular_bits_saved() -> float:
     """Mean of -log2 Z over the prior, which is the posterior: a sum over pairs of coordinates."""
     first, second = np.meshgrid(_COARSE, _COARSE, indexing="ij")
     weight = norm.pdf(first) * norm.pdf(second) * (_COARSE[1] - _COARSE[0]) ** 2
-    log_z = _log_z_of_product(first, second) + _log_z_of_sine(first, second)
+    a, b = first[..., None], second[..., None]
+    log_z = _log_z_of_product(a, b) + _log_z_of_sine(a, b)
     return float(-np.sum(weight * log_z) / np.log(2))
 
 

@@ -88,8 +88,8 @@ def anneal(
     model: TwoStageModel,
     theta_1: Float[Array, " d"],
     num_particles: int,
-    ess_fraction: float = ESS_FRACTION,
-    max_increment: float = 1.0,
+    ess_fraction: float | Array = ESS_FRACTION,
+    max_increment: float | Array = 1.0,
 ) -> Annealed:
     """Anneal particles at one theta_1, choosing temperatures and step sizes on the way.
 
@@ -209,7 +209,9 @@ def _carry(
     return annealed._replace(particles=annealed.particles[order])
 
 
-def largest_increment(excess: Float[Array, " n"], left: Array, ess_fraction: float) -> Array:
+def largest_increment(
+    excess: Float[Array, " n"], left: Array, ess_fraction: float | Array
+) -> Array:
     """Largest increment of temperature that keeps the effective sample size, by bisection."""
 
     def is_enough(delta: Array) -> Array:

@@ -182,8 +182,8 @@ def _pilots(
     key: jax.Array,
     model: TwoStageModel,
     theta_1: Array,
-    ess_fraction: float,
-    max_increment: float,
+    ess_fraction: float | Array,
+    max_increment: float | Array,
 ) -> Annealed:
     def one(x: tuple[jax.Array, Array]) -> Annealed:
         run = anneal(x[0], model, x[1], _FEWEST_PARTICLES, ess_fraction, max_increment)
