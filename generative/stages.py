@@ -6,7 +6,7 @@ block in that stage (:mod:`generative.partly_fixed`).
 """
 
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -48,7 +48,7 @@ class Stage(Data):
     is_gaussian: ClassVar[bool] = False
     has_kinks: ClassVar[bool] = False
 
-    def bind(self, space: ParameterSpace, name: str) -> Self:
+    def bind(self, space: ParameterSpace, name: str) -> "Stage":
         """Return this stage with one scale per coordinate of `space`.
 
         Raises
@@ -111,12 +111,12 @@ class Stage(Data):
         """Bound of the score's modulus, shape (d,), infinite where fixed; None if it has none."""
         return None
 
-    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
         density = self.around(jnp.zeros_like(shift))
         return jax.grad(lambda x: density.log_prob(x).sum())(shift)
 
-    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """Derivative of the log density by the log of a factor on all scales, nats."""
         index = np.flatnonzero(self.free)
         free = jnp.asarray(shift)[..., index]
@@ -129,7 +129,10 @@ class Stage(Data):
         return jax.jvp(log_density, (zero,), (zero + 1,))[1]
 
     def ascent_step(
-        self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
+        self,
+        shift: Float[Array | np.ndarray, " d"],
+        size: Float[Array, ""],
+        force: Float[Array, " d"],
     ) -> Float[Array, " d"]:
         """Step of a shift up its log density and another force; proximal where there are kinks.
 
@@ -146,14 +149,14 @@ class Stage(Data):
         return shift + size * metric * (force + self.score(shift))
 
     def least_subgradient(
-        self, shift: Float[Array, " d"], force: Float[Array, " d"]
+        self, shift: Float[Array | np.ndarray, " d"], force: Float[Array, " d"]
     ) -> Float[Array, " d"]:
         """Subgradient of force' shift + log density that is closest to 0, and 0 where fixed."""
         self._require_smooth("least_subgradient")
         return jnp.where(self.free, force + self.score(shift), 0)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array, "*batch d"]
+        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """Slopes and precisions of -log density = slope |x| + precision x^2 / 2 + constant.
 
@@ -179,11 +182,11 @@ class Stage(Data):
         if self.has_kinks:
             raise self._lacks(name)
 
-    def _whitened(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch f"]:
+    def _whitened(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch f"]:
         index = np.flatnonzero(self.free)
         return shift[..., index] / self.scale[index]
 
-    def _scale_or_1(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def _scale_or_1(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
         scale = jnp.where(self.free, jnp.asarray(self.scale, shift.dtype), 1)
         return jnp.broadcast_to(scale, shift.shape)
 
@@ -242,22 +245,25 @@ class GaussianStage(Stage):
         """Variance per coordinate, shape (d,)."""
         return _as_numpy(self.scale) ** 2
 
-    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
         return -shift * self.inverse_scale**2
 
-    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
         return (self._whitened(shift) ** 2 - 1).sum(axis=-1)
 
     def ascent_step(
-        self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
+        self,
+        shift: Float[Array | np.ndarray, " d"],
+        size: Float[Array, ""],
+        force: Float[Array, " d"],
     ) -> Float[Array, " d"]:
         """See :meth:`Stage.ascent_step`; the variance times the score is minus the shift."""
         return shift + size * (jnp.asarray(self.variance, shift.dtype) * force - shift)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array, "*batch d"]
+        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """See :meth:`Stage.quadratic_terms`; nothing is drawn."""
         return jnp.zeros_like(shift), 1 / self._scale_or_1(shift) ** 2
@@ -283,12 +289,15 @@ class LaplaceStage(Stage):
         """1 / scale, and infinity where fixed."""
         return jnp.where(self.free, self.inverse_scale, jnp.inf)
 
-    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
         return (self._whitened(jnp.abs(shift)) - 1).sum(axis=-1)
 
     def ascent_step(
-        self, shift: Float[Array, " d"], size: Float[Array, ""], force: Float[Array, " d"]
+        self,
+        shift: Float[Array | np.ndarray, " d"],
+        size: Float[Array, ""],
+        force: Float[Array, " d"],
     ) -> Float[Array, " d"]:
         """See :meth:`Stage.ascent_step`: a gradient step, then a soft threshold."""
         moved = shift + size * jnp.asarray(self.variance, shift.dtype) * force
@@ -296,7 +305,7 @@ class LaplaceStage(Stage):
         return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - threshold, 0)
 
     def least_subgradient(
-        self, shift: Float[Array, " d"], force: Float[Array, " d"]
+        self, shift: Float[Array | np.ndarray, " d"], force: Float[Array, " d"]
     ) -> Float[Array, " d"]:
         """See :meth:`Stage.least_subgradient`."""
         inverse = self.inverse_scale
@@ -305,7 +314,7 @@ class LaplaceStage(Stage):
         return jnp.where(self.free, found, 0)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array, "*batch d"]
+        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """See :meth:`Stage.quadratic_terms`; nothing is drawn."""
         return 1 / self._scale_or_1(shift), jnp.zeros_like(shift)
@@ -343,10 +352,10 @@ class StudentTStage(Stage):
 
     degrees_of_freedom: Any = eqx.field(converter=_positive, kw_only=True)
 
-    def bind(self, space: ParameterSpace, name: str) -> Self:
+    def bind(self, space: ParameterSpace, name: str) -> "Stage":
         """See :meth:`Stage.bind`."""
         nu = np.asarray(self.degrees_of_freedom, space.origin.dtype)[()]
-        return replace(super().bind(space, name), degrees_of_freedom=nu)
+        return Stage.bind(replace(self, degrees_of_freedom=nu), space, name)
 
     @property
     def variance(self) -> Float[Array, " d"]:
@@ -373,7 +382,7 @@ class StudentTStage(Stage):
         return jnp.where(self.free, bound, jnp.inf)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array, "*batch d"]
+        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """See :meth:`Stage.quadratic_terms`: t is a mixture of Gaussians over their precision.
 

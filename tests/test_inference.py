@@ -14,6 +14,7 @@ from inference import (
     NonFiniteState,
     RejectionGibbs,
     Result,
+    Run,
     infer,
     log_normalizer,
 )
