@@ -23,10 +23,10 @@ from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from generative.setups import set_up
 from inference import MaximumAPosteriori, Run, log_normalizer
+from inference.annealing.anneal import anneal
 from inference.batches import over_points
-from inference.kernels.density import share
-from inference.normalizer.annealing import anneal
-from inference.progress import SILENT
+from inference.moves.density import share
+from inference.running.progress import SILENT
 
 _Name = Literal["linear_gaussian", "double_well", "digits"]
 _OPTIONS: dict[_Name, dict[str, int]] = {

@@ -14,7 +14,7 @@ from analyses.files import write_whole
 from analyses.provenance import heading
 from generative import InvalidInput, problems
 from inference import Run
-from inference.datatree import versions
+from inference.results.tree import versions
 
 _CONFIGURATION, CONCLUSION = "config.json", "conclusion.md"
 _TREE, _FIGURE = "tree.nc", "figure.png"

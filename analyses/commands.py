@@ -17,7 +17,7 @@ from generative import AgreementNotReached, IntractableNormalizer, InvalidInput,
 from generative.setups import set_up
 from generative.user_code import blame, place_of
 from inference import NonFiniteState, Result, infer
-from inference.folder import refuse_occupied, require_writable
+from inference.running.folder import refuse_occupied, require_writable
 
 
 def execute(parsed: argparse.Namespace) -> int:

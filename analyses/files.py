@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from generative import InvalidInput
-from inference.folder import require_writable
+from inference.running.folder import require_writable
 
 
 def require_file(name: str, target: Path) -> None:

@@ -12,7 +12,7 @@ from analyses.files import write_whole
 from analyses.functionals import is_maximum
 from generative import InvalidInput
 from inference import Run
-from inference.folder import MANIFEST
+from inference.running.folder import MANIFEST
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

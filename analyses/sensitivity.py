@@ -22,8 +22,8 @@ from analyses.tables import markdown_table
 from generative import TwoStageModel, problems
 from inference import HMC, Run
 from inference.batches import over_points
-from inference.kernels.density import log_first
-from inference.sensitivity import prior_scores, sensitivities
+from inference.moves.density import log_first
+from inference.results.sensitivity import prior_scores, sensitivities
 
 _MOST_DRAWS = 300
 _LABELS = {

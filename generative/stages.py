@@ -111,12 +111,12 @@ class Stage(Data):
         """Bound of the score's modulus, shape (d,), infinite where fixed; None if it has none."""
         return None
 
-    def score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
+    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
         density = self.around(jnp.zeros_like(shift))
         return jax.grad(lambda x: density.log_prob(x).sum())(shift)
 
-    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """Derivative of the log density by the log of a factor on all scales, nats."""
         index = np.flatnonzero(self.free)
         free = jnp.asarray(shift)[..., index]
@@ -130,7 +130,7 @@ class Stage(Data):
 
     def ascent_step(
         self,
-        shift: Float[Array | np.ndarray, " d"],
+        shift: Float[Array, " d"],
         size: Float[Array, ""],
         force: Float[Array, " d"],
     ) -> Float[Array, " d"]:
@@ -149,14 +149,14 @@ class Stage(Data):
         return shift + size * metric * (force + self.score(shift))
 
     def least_subgradient(
-        self, shift: Float[Array | np.ndarray, " d"], force: Float[Array, " d"]
+        self, shift: Float[Array, " d"], force: Float[Array, " d"]
     ) -> Float[Array, " d"]:
         """Subgradient of force' shift + log density that is closest to 0, and 0 where fixed."""
         self._require_smooth("least_subgradient")
         return jnp.where(self.free, force + self.score(shift), 0)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """Slopes and precisions of -log density = slope |x| + precision x^2 / 2 + constant.
 
@@ -182,11 +182,11 @@ class Stage(Data):
         if self.has_kinks:
             raise self._lacks(name)
 
-    def _whitened(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch f"]:
+    def _whitened(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch f"]:
         index = np.flatnonzero(self.free)
         return shift[..., index] / self.scale[index]
 
-    def _scale_or_1(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
+    def _scale_or_1(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         scale = jnp.where(self.free, jnp.asarray(self.scale, shift.dtype), 1)
         return jnp.broadcast_to(scale, shift.shape)
 
@@ -245,17 +245,17 @@ class GaussianStage(Stage):
         """Variance per coordinate, shape (d,)."""
         return _as_numpy(self.scale) ** 2
 
-    def score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
+    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
         return -shift * self.inverse_scale**2
 
-    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
         return (self._whitened(shift) ** 2 - 1).sum(axis=-1)
 
     def ascent_step(
         self,
-        shift: Float[Array | np.ndarray, " d"],
+        shift: Float[Array, " d"],
         size: Float[Array, ""],
         force: Float[Array, " d"],
     ) -> Float[Array, " d"]:
@@ -263,7 +263,7 @@ class GaussianStage(Stage):
         return shift + size * (jnp.asarray(self.variance, shift.dtype) * force - shift)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """See :meth:`Stage.quadratic_terms`; nothing is drawn."""
         return jnp.zeros_like(shift), 1 / self._scale_or_1(shift) ** 2
@@ -289,13 +289,13 @@ class LaplaceStage(Stage):
         """1 / scale, and infinity where fixed."""
         return jnp.where(self.free, self.inverse_scale, jnp.inf)
 
-    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
         return (self._whitened(jnp.abs(shift)) - 1).sum(axis=-1)
 
     def ascent_step(
         self,
-        shift: Float[Array | np.ndarray, " d"],
+        shift: Float[Array, " d"],
         size: Float[Array, ""],
         force: Float[Array, " d"],
     ) -> Float[Array, " d"]:
@@ -305,7 +305,7 @@ class LaplaceStage(Stage):
         return jnp.sign(moved) * jnp.maximum(jnp.abs(moved) - threshold, 0)
 
     def least_subgradient(
-        self, shift: Float[Array | np.ndarray, " d"], force: Float[Array, " d"]
+        self, shift: Float[Array, " d"], force: Float[Array, " d"]
     ) -> Float[Array, " d"]:
         """See :meth:`Stage.least_subgradient`."""
         inverse = self.inverse_scale
@@ -314,7 +314,7 @@ class LaplaceStage(Stage):
         return jnp.where(self.free, found, 0)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """See :meth:`Stage.quadratic_terms`; nothing is drawn."""
         return 1 / self._scale_or_1(shift), jnp.zeros_like(shift)
@@ -382,7 +382,7 @@ class StudentTStage(Stage):
         return jnp.where(self.free, bound, jnp.inf)
 
     def quadratic_terms(
-        self, key: jax.Array, shift: Float[Array | np.ndarray, "*batch d"]
+        self, key: jax.Array, shift: Float[Array, "*batch d"]
     ) -> tuple[Float[Array, "*batch d"], Float[Array, "*batch d"]]:
         """See :meth:`Stage.quadratic_terms`: t is a mixture of Gaussians over their precision.
 

@@ -10,13 +10,13 @@ from inference.backends.smc import TemperedSMC
 from inference.checks import Check
 from inference.estimate import Estimate
 from inference.infer import infer
-from inference.ledger import bit_ledger
-from inference.loop import NonFiniteState
 from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.difference import log_normalizer_difference
-from inference.normalizer.ladder import log_normalizer
+from inference.normalizer.log_normalizer import log_normalizer
 from inference.normalizer.score import differentiable_log_normalizer
-from inference.run import Result, Run
+from inference.results.bit_ledger import bit_ledger
+from inference.results.run import Result, Run
+from inference.running.loop import NonFiniteState
 
 __all__ = [
     "HMC",

@@ -7,7 +7,7 @@ on what a draw *does*.
 import numpy as np
 
 from generative import TwoStageModel
-from inference.datatree import answers
+from inference.answers import answers
 from inference.directions import agreement_directions, whitened_shift
 
 # Directions that are judged one by one.
@@ -25,7 +25,7 @@ def functionals(
     ----------
     model : TwoStageModel
     values, answered : dict
-        As `values` and `answers` in :class:`~inference.backends.base.Draws`.
+        As `values` and `answers` in :class:`~inference.results.draws.Draws`.
     """
     origin = np.asarray(model.space.origin)
     names = ("lp", "disagreement", "disagreement_theta_1", "log_likelihood")
@@ -53,7 +53,7 @@ def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[st
     ----------
     model : TwoStageModel
     values : dict
-        As in :class:`~inference.backends.base.Draws`.
+        As in :class:`~inference.results.draws.Draws`.
     """
     if values["theta_1"].shape[:2] != values["lp"].shape:
         return {}

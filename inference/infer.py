@@ -14,14 +14,14 @@ from generative.points import check_points
 from generative.values import is_integer, is_number, require_mapping
 from inference.backends.base import Backend
 from inference.batches import over_points
-from inference.checkpoint import Checkpoints
 from inference.compilations import Compilations
-from inference.datatree import coordinates, versions
 from inference.feasible import check_backend, check_draws
-from inference.folder import MANIFEST, refuse_occupied, require_writable
 from inference.precision import require_float64
-from inference.progress import Monitor
-from inference.run import Run
+from inference.results.run import Run
+from inference.results.tree import coordinates, versions
+from inference.running.checkpoint import Checkpoints
+from inference.running.folder import MANIFEST, refuse_occupied, require_writable
+from inference.running.progress import Monitor
 
 
 def infer(

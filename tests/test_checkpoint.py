@@ -11,7 +11,7 @@ import xarray as xr
 
 from generative import InvalidInput, problems
 from inference import HMC, infer
-from inference.checkpoint import FOLDER, Checkpoints, DamagedCheckpoint, Section
+from inference.running.checkpoint import FOLDER, Checkpoints, DamagedCheckpoint, Section
 from tests.conftest import CACHE
 from tests.kill_target import BACKENDS, model_for
 
@@ -79,7 +79,7 @@ def test_a_failure_after_the_draws_loses_none(tmp_path, monkeypatch):
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr("inference.sampled.build_tree", fail)
+        patch.setattr("inference.results.sampled.build_tree", fail)
         with pytest.raises(Stop):
             infer(model, backend, **again)
     assert {"warm-up", "draws"} <= set(labels)

@@ -34,7 +34,7 @@ PAGES = [
 # Pages, and modules with examples, whose programs take more than ten seconds to compile and run.
 SLOW = {
     *("README.md", "docs/inference.md", "docs/maximum.md", "docs/results.md"),
-    *("docs/your_own_problem.md", "inference.kernels.exchange"),
+    *("docs/your_own_problem.md", "inference.kernels.exchange.transported"),
 }
 # What a page takes for granted, from another page or from the sentence before.
 _QUICK = """

@@ -12,19 +12,19 @@ from scipy import stats
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
 from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
+from inference.averages import log_of_mean, mean_of_runs
 from inference.evidence import nested, pilot, tempered
-from inference.evidence.chains import log_evidence_beside
+from inference.evidence.beside_chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.evidence.prior import Effort, prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
-from inference.export import to_anesthetic
 from inference.kernels.negative import (
     PersistentNegative,
     ReferenceNegative,
     RejectionNegative,
 )
-from inference.normalizer.spread import log_of_mean, mean_of_runs
-from inference.progress import SILENT
+from inference.results.export import to_anesthetic
+from inference.running.progress import SILENT
 from tests.layouts import run_on_two_devices
 from tests.oracles import double_well_evidences
 from tests.statistical import FALSE_ALARM_RATE, covers

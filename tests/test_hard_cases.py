@@ -16,15 +16,15 @@ from inference import (
     TemperedSMC,
     infer,
 )
-from inference.certificate import NUM_FRESH_PARTICLES
+from inference.annealing.certificate import NUM_FRESH_PARTICLES
+from inference.averages import log_of_mean
 from inference.evidence.pilot import plan
 from inference.evidence.population import Recipe
 from inference.evidence.prior import NUM_SWEEPS, Effort, annealed_prior
 from inference.evidence.tempered import run
-from inference.kernels.choice import annealed_negative
-from inference.kernels.exchange import TransportedExchange
+from inference.kernels.exchange.transported import TransportedExchange
 from inference.kernels.negative import PersistentNegative
-from inference.normalizer.spread import log_of_mean
+from inference.kernels.negative_choice import annealed_negative
 from tests.statistical import covers, moments_z, z_limit
 from tests.test_posteriors import chains
 

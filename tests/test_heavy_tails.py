@@ -17,7 +17,7 @@ from inference import (
     TemperedSMC,
     infer,
 )
-from inference.kernels.exchange import TransportedExchange
+from inference.kernels.exchange.transported import TransportedExchange
 from inference.kernels.negative import RejectionNegative
 from tests.oracles import heavy_posterior
 from tests.statistical import assert_moments, moments_z, z_limit

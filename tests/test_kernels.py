@@ -9,14 +9,15 @@ from scipy import integrate, stats
 
 from analyses.benchmarks.posteriors import acceptance
 from generative import LinearGaussianAgreement, problems
-from inference.kernels.conditional import FirstGivenSecond
-from inference.kernels.density import log_joint
-from inference.kernels.exchange import TransportedExchange
-from inference.kernels.joint import ExchangeHMC, JointReference, PosteriorReference
-from inference.kernels.piecewise import sample_piecewise_exponential
-from inference.kernels.reference_hmc import integrate as flow
-from inference.kernels.surrogate import agreement_potential, fit
-from inference.normalizer.annealing import anneal
+from inference.annealing.anneal import anneal
+from inference.gaussians.first_given_second import FirstGivenSecond
+from inference.gaussians.joint import JointReference, PosteriorReference
+from inference.gaussians.surrogate import agreement_potential, fit
+from inference.kernels.exchange.hmc import ExchangeHMC
+from inference.kernels.exchange.transported import TransportedExchange
+from inference.moves.density import log_joint
+from inference.moves.piecewise import sample_piecewise_exponential
+from inference.moves.reference_hmc import integrate as flow
 from tests.statistical import assert_centred_gaussian
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from generative import problems
-from inference.kernels.diagonal import DiagonalConditional, DiagonalJoint
-from inference.kernels.dynamics import LangevinTuning, Metric
-from inference.kernels.langevin import Langevin
-from inference.kernels.noise import standard_normal
+from inference.gaussians.diagonal import DiagonalConditional, DiagonalJoint
+from inference.kernels.langevin.dynamics import LangevinTuning, Metric
+from inference.kernels.langevin.steps import Langevin
+from inference.moves.noise import standard_normal
 from tests.oracles import linear_langevin
 from tests.statistical import assert_moments, z_limit
 

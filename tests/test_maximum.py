@@ -20,10 +20,10 @@ from inference import (
     maximized,
 )
 from inference.evidence.laplace import laplace_evidence
-from inference.kernels import density
-from inference.kernels.ascent import Ascent
-from inference.kernels.langevin import Langevin
-from inference.progress import SILENT
+from inference.kernels.langevin.ascent import Ascent
+from inference.kernels.langevin.steps import Langevin
+from inference.moves import density
+from inference.running.progress import SILENT
 from tests.statistical import z_limit
 
 QUICK = MaximumAPosteriori(num_warmup=240, num_steps=400, num_starts=4, num_ledger_points=0)

@@ -7,22 +7,22 @@ import pytest
 
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from inference import SGLD, MaximumAPosteriori, infer
-from inference.certificate import check_exchangeable, check_fresh
-from inference.continuity import require_continuous
-from inference.kernels.choice import choose
-from inference.kernels.dynamics import LangevinTuning
-from inference.kernels.independence import independence_step
-from inference.kernels.langevin import Langevin
-from inference.kernels.langevin_tuning import flat_metric
-from inference.kernels.negative import AnnealedNegative, PersistentNegative
-from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import anneal
-from inference.normalizer.conditional import (
+from inference.annealing.anneal import anneal
+from inference.annealing.certificate import check_exchangeable, check_fresh
+from inference.annealing.conditional_smc import (
     annealed_draws,
     conditional_sweep,
     conditional_systematic,
 )
-from inference.normalizer.path import Path
+from inference.annealing.path import Path
+from inference.gaussians.surrogate import flat
+from inference.kernels.langevin.continuity import require_continuous
+from inference.kernels.langevin.dynamics import LangevinTuning
+from inference.kernels.langevin.steps import Langevin
+from inference.kernels.langevin.tuning import flat_metric
+from inference.kernels.negative import AnnealedNegative, PersistentNegative
+from inference.kernels.negative_choice import choose
+from inference.moves.independence import independence_step
 from tests.statistical import z_limit
 
 GRID = np.linspace(-5.0, 5.0, 4001)

@@ -8,19 +8,19 @@ from scipy import integrate
 
 from generative import GaussianStage, InvalidInput, LaplaceStage, TwoStageModel, problems
 from inference import differentiable_log_normalizer, log_normalizer, log_normalizer_difference
-from inference.kernels.surrogate import flat
-from inference.normalizer import gauss_newton
-from inference.normalizer.along import log_normalizer_along
-from inference.normalizer.annealing import anneal, anneal_along
-from inference.normalizer.bidirectional import (
+from inference.annealing.anneal import anneal, anneal_along
+from inference.annealing.bidirectional import (
     acceptance_ratio,
     forward_work,
     missed_region,
     reverse_work,
 )
+from inference.annealing.path import Path
+from inference.gaussians.linearized import Linearized
+from inference.gaussians.surrogate import flat
+from inference.normalizer import gauss_newton
+from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.importance import importance
-from inference.normalizer.linearized import Linearized
-from inference.normalizer.path import Path
 from inference.normalizer.score import score
 
 from .statistical import covers, z_limit

@@ -6,7 +6,7 @@ import pytest
 
 from generative import GaussianStage, LaplaceStage, problems
 from inference import HMC, RejectionGibbs
-from inference.kernels.exchange import TransportedExchange
+from inference.kernels.exchange.transported import TransportedExchange
 from inference.kernels.negative import RejectionNegative
 from tests.statistical import assert_moments, chi_square_z, moments_z, z_limit
 

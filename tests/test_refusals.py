@@ -11,7 +11,7 @@ from generative.points import check_points
 from inference import HMC, SGLD, NestedSampling, RejectionGibbs, Result, Run, TemperedSMC, infer
 from inference.backends.base import Backend
 from inference.feasible import check_backend, check_draws
-from inference.folder import require_writable
+from inference.running.folder import require_writable
 from tests.test_bad_input import X, answered, classes, model, refused
 
 pytestmark = pytest.mark.usefixtures("wrong_types")

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 from analyses.configuration import RunOptions, parse_run
 from generative import InvalidInput, ParameterSpace
-from inference.checkpoint import Section
+from inference.running.checkpoint import Section
 
 BACKENDS = ["hmc", "sgld", "nested", "smc", "map", "rejection_gibbs"]
 # Numbers that each kind of option refuses, whatever its range.

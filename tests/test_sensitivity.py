@@ -10,7 +10,7 @@ import xarray as xr
 from generative import problems
 from generative.problems.linear_gaussian import _truth
 from inference import HMC, sensitivity
-from inference.sensitivity import prior_scores, sensitivities
+from inference.results.sensitivity import prior_scores, sensitivities
 from tests.statistical import z_limit
 
 D, STRENGTH = 3, 4.0

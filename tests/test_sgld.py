@@ -10,10 +10,10 @@ from analyses.benchmarks.sgld import network_model
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from inference import HMC, SGLD, infer
 from inference.doubling import compare
-from inference.evidence.langevin import integrate_powers
+from inference.evidence.beside_langevin import integrate_powers
 from inference.functionals import functionals
-from inference.kernels import langevin_chains as chains
-from inference.kernels.langevin import Langevin
+from inference.kernels.langevin import chains
+from inference.kernels.langevin.steps import Langevin
 from tests.layouts import run_on_two_devices
 from tests.statistical import chi_square_z, z_limit
 

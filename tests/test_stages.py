@@ -29,8 +29,8 @@ from inference import (
     MaximumAPosteriori,
     log_normalizer,
 )
-from inference.kernels.piecewise import sample_piecewise_exponential
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel
+from inference.moves.piecewise import sample_piecewise_exponential
 from tests.statistical import FALSE_ALARM_RATE, z_limit
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "logistic_stage.py"
@@ -139,11 +139,13 @@ def test_scores_are_derivatives_of_the_density(family):
         return family.law.logpdf(x / (factor * SCALES)) - np.log(factor * SCALES)
 
     slope = (log_p(shift + step) - log_p(shift - step)) / (2 * step)
-    np.testing.assert_allclose(stage.score(shift), slope, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(stage.score(jnp.asarray(shift)), slope, rtol=1e-6, atol=1e-9)
     change = (log_p(shift, np.exp(step)) - log_p(shift, np.exp(-step))).sum(axis=-1) / (2 * step)
-    np.testing.assert_allclose(stage.scale_score(shift), change, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(stage.scale_score(jnp.asarray(shift)), change, rtol=1e-6, atol=1e-9)
     # Either of the two families that were once told apart is wrong for any third.
-    others = [bound(FAMILIES[name]).scale_score(shift) for name in ("gaussian", "laplace")]
+    others = [
+        bound(FAMILIES[name]).scale_score(jnp.asarray(shift)) for name in ("gaussian", "laplace")
+    ]
     same = [np.allclose(other, change) for other in others]
     assert same == [family is FAMILIES[name] for name in ("gaussian", "laplace")]
 
@@ -153,7 +155,7 @@ def test_bound_of_the_score(family):
     """Where there is one it is the least; where there is none the score grows for ever."""
     stage = bound(family)
     shift = np.sinh(np.linspace(-8, 8, 2001))[:, None] * SCALES
-    largest = np.abs(np.asarray(stage.score(shift))).max(axis=0)
+    largest = np.abs(np.asarray(stage.score(jnp.asarray(shift)))).max(axis=0)
     if stage.score_bound is None:
         assert np.all(largest * SCALES > 1000)
     else:

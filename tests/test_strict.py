@@ -11,14 +11,18 @@ from jax.tree_util import Partial
 
 from generative import GaussianStage, LaplaceStage, TwoStageModel
 from generative.agreement import AgreementConditioned
-from inference.kernels.ascent import Ascent
-from inference.kernels.constrained import ConstrainedHMC
-from inference.kernels.density import describe, log_joint
-from inference.kernels.dynamics import LangevinTuning
-from inference.kernels.exchange import TransportedExchange
-from inference.kernels.joint import ExchangeHMC
-from inference.kernels.langevin import Langevin
-from inference.kernels.langevin_tuning import diagonal_metric, flat_metric
+from inference.annealing.anneal import anneal
+from inference.annealing.bidirectional import forward_work
+from inference.annealing.conditional_smc import conditional_sweep
+from inference.annealing.path import Path
+from inference.gaussians.surrogate import flat
+from inference.kernels.exchange.constrained import ConstrainedHMC
+from inference.kernels.exchange.hmc import ExchangeHMC
+from inference.kernels.exchange.transported import TransportedExchange
+from inference.kernels.langevin.ascent import Ascent
+from inference.kernels.langevin.dynamics import LangevinTuning
+from inference.kernels.langevin.steps import Langevin
+from inference.kernels.langevin.tuning import diagonal_metric, flat_metric
 from inference.kernels.negative import (
     AnnealedNegative,
     PersistentNegative,
@@ -26,11 +30,7 @@ from inference.kernels.negative import (
     RejectionNegative,
 )
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel
-from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import anneal
-from inference.normalizer.bidirectional import forward_work
-from inference.normalizer.conditional import conditional_sweep
-from inference.normalizer.path import Path
+from inference.moves.density import describe, log_joint
 from inference.normalizer.score import score
 
 D = 3

@@ -14,7 +14,7 @@ from analyses.tables import markdown_table
 from generative import problems
 from generative.problems import Problem
 from inference import Estimate, log_normalizer
-from inference.normalizer.ladder import Method
+from inference.normalizer.log_normalizer import Method
 
 _REPEATS, _REPEATS_WHEN_LARGE, _LARGE = 3, 1, 1000
 _HIDDEN: dict[str, Any] = {"closed_form": False, "num_observations": 1}

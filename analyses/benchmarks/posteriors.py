@@ -15,11 +15,11 @@ from generative import problems
 from generative.problems import Problem
 from inference import HMC, RejectionGibbs
 from inference.backends.base import Sampler
-from inference.kernels.conditional import FirstGivenSecond
-from inference.kernels.density import log_agreeing, log_joint
-from inference.kernels.exchange import TransportedExchange
-from inference.kernels.reference_hmc import kinetic_energy
-from inference.kernels.surrogate import agreement_potential, fit
+from inference.gaussians.first_given_second import FirstGivenSecond
+from inference.gaussians.surrogate import agreement_potential, fit
+from inference.kernels.exchange.transported import TransportedExchange
+from inference.moves.density import log_agreeing, log_joint
+from inference.moves.reference_hmc import kinetic_energy
 
 _EXCHANGE = HMC(kernel="exchange", negative="persistent", num_draws=2000, max_doublings=1)
 _CASES: list[tuple[str, dict, str, Sampler]] = [

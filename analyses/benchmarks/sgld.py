@@ -17,10 +17,10 @@ from jaxtyping import Array, PyTree
 from analyses.provenance import heading, publish
 from analyses.tables import markdown_table
 from generative import GaussianStage, TwoStageModel, networks
-from inference.kernels.density import log_joint
-from inference.kernels.dynamics import LangevinState, LangevinTuning
-from inference.kernels.langevin import Langevin
-from inference.kernels.langevin_tuning import diagonal_metric
+from inference.kernels.langevin.dynamics import LangevinState, LangevinTuning
+from inference.kernels.langevin.steps import Langevin
+from inference.kernels.langevin.tuning import diagonal_metric
+from inference.moves.density import log_joint
 
 # Inputs of the network and units of its scene; the rest is small.
 _SIZES = {

@@ -7,9 +7,9 @@ from pydantic import Field
 
 from generative import TwoStageModel, simulate
 from inference import Check, Sampler
-from inference.backends.base import Draws
-from inference.kernels.density import describe
-from inference.progress import SILENT, Monitor
+from inference.moves.density import describe
+from inference.results.draws import Draws
+from inference.running.progress import SILENT, Monitor
 
 
 class Resampling(Sampler):

@@ -1,75 +1,24 @@
 """What every backend is: a validated configuration, and a way to draw from the posterior."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import jax
-import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from generative import InvalidInput, TwoStageModel
 from generative.values import is_integer, require_kind
-from inference.checks import Check
+from inference import prng
 from inference.devices import shard
-from inference.doubling import Doubling
 from inference.estimate import Estimate
-from inference.kernels.negative import NegativeSampler
-from inference.progress import SILENT, Monitor
-from inference.run import Run
+from inference.results.draws import Draws
+from inference.results.run import Run
+from inference.results.sampled import run_of
+from inference.running.progress import SILENT, Monitor
 
 ChainMethod = Literal["vectorized", "sequential", "sharded"]
-
-
-@dataclass
-class Draws:
-    """What a backend hands to :func:`inference.infer`.
-
-    Attributes
-    ----------
-    values : dict
-        `theta_1`, `theta_2`, shape (chain, draw, d), and statistics, shape (chain, draw).
-    checks : list of Check
-        The backend's own, beside those on chains.
-    doubling : Doubling or None
-    notes : list of str
-    negative : NegativeSampler or None
-        How negative samples were made, where there were any.
-    unverified : list of str
-        Checks that its options switched off, though the method is not exact without them.
-    other_target : str or None
-        What the draws are of, where that is not the posterior.
-    tuning : dict
-        Every choice that warm-up made, for the configuration attribute.
-    exhausted : bool
-        Whether a budget ran out, so that the draws must not be used.
-    seconds : float
-        Wall time of the draws, warm-up and compilation not counted.
-    log_evidence : Estimate or None
-        log p(data), nats, where the draws come with it; see :meth:`Sampler.log_evidence`.
-    weighted : dict or None
-        `theta_1`, `theta_2`, shape (sample, d), and statistics, shape (sample,), among them
-        `log_weight`, nats: the log of their mean is the log evidence.
-    answers : dict or None
-        As from :func:`inference.datatree.answers`, of every draw, where only some draws'
-        parameters are in `values`.
-    """
-
-    values: dict[str, np.ndarray]
-    checks: list[Check] = field(default_factory=list)
-    doubling: Doubling | None = None
-    notes: list[str] = field(default_factory=list)
-    negative: NegativeSampler | None = None
-    unverified: list[str] = field(default_factory=list)
-    other_target: str | None = None
-    tuning: dict[str, Any] = field(default_factory=dict)
-    exhausted: bool = False
-    seconds: float = float("nan")
-    log_evidence: Estimate | None = None
-    weighted: dict[str, np.ndarray] | None = None
-    answers: dict[str, np.ndarray] | None = None
 
 
 class Backend(BaseModel):
@@ -142,9 +91,13 @@ class Sampler(Backend):
         self, model: TwoStageModel, seed: int, monitor: Monitor, configuration: dict[str, Any]
     ) -> Run:
         """Draw, and put a run together from the draws; see :meth:`Backend.run`."""
-        from inference.sampled import run_sampler  # which knows this class
+        key = jax.random.key(seed)
+        draws = self.draw(model, prng.split(key, 3)[0], monitor)
 
-        return run_sampler(self, model, seed, monitor, configuration)
+        def log_evidence(key: jax.Array) -> tuple[Estimate | None, str]:
+            return self.log_evidence(model, draws, key, monitor)
+
+        return run_of(model, draws, key, configuration, log_evidence, self.evidence_stands_alone)
 
 
 def place(

@@ -11,25 +11,26 @@ from pydantic import Field
 
 from generative import TwoStageModel
 from inference import prng
-from inference.backends.base import ChainMethod, Draws, Sampler, place
-from inference.certificate import check_fresh
+from inference.annealing.certificate import check_fresh
+from inference.backends.base import ChainMethod, Sampler, place
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Estimate
-from inference.evidence.chains import log_evidence_beside
+from inference.evidence.beside_chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
-from inference.kernels.chain_kernel import start, sweeps
-from inference.kernels.choice import NegativeChoice, choose, without_rejection
-from inference.kernels.exchange import TransportedExchange
-from inference.kernels.exchange_state import ExchangeState, Tuning
-from inference.kernels.exchange_warmup import refitted
-from inference.kernels.joint import ExchangeHMC
-from inference.kernels.lag import MOST, moves_needed
+from inference.kernels.exchange.hmc import ExchangeHMC
+from inference.kernels.exchange.lag import MOST, moves_needed
+from inference.kernels.exchange.state import ExchangeState, Tuning
+from inference.kernels.exchange.transported import TransportedExchange
+from inference.kernels.exchange.warmup import refitted
 from inference.kernels.negative import NegativeSampler, RejectionNegative
+from inference.kernels.negative_choice import NegativeChoice, choose, without_rejection
 from inference.kernels.nuts import nuts_program
-from inference.loop import Loop
-from inference.progress import SILENT, Monitor
+from inference.moves.chain_kernel import start, sweeps
+from inference.results.draws import Draws
+from inference.running.loop import Loop
+from inference.running.progress import SILENT, Monitor
 
 _MAX_FAILURE_RATE = 1e-3
 # Moves per persistent negative sample, until warm-up has measured how many it takes.

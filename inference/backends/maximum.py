@@ -15,15 +15,15 @@ from generative.parts import Parts
 from inference import prng
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Polynomial
-from inference.kernels import langevin_chains as chains
-from inference.kernels.ascent import Ascent, Rule
-from inference.kernels.dynamics import LangevinState, LangevinTuning, Metric
-from inference.kernels.langevin import READ, Langevin
-from inference.kernels.langevin_chains import Chains
-from inference.kernels.langevin_tuning import flat_metric
-from inference.maximized import Ascended, run_maximizer
-from inference.progress import Monitor
-from inference.run import Run
+from inference.kernels.langevin import chains
+from inference.kernels.langevin.ascent import Ascent, Rule
+from inference.kernels.langevin.chains import Chains
+from inference.kernels.langevin.dynamics import LangevinState, LangevinTuning, Metric
+from inference.kernels.langevin.steps import READ, Langevin
+from inference.kernels.langevin.tuning import flat_metric
+from inference.results.maximized import Ascended, run_maximizer
+from inference.results.run import Run
+from inference.running.progress import Monitor
 
 _MAX_RECORDS, _FEWEST_RECORDS, _MAX_KEPT = 200, 4, 2**26
 # Curvature that a metric misses leaves noise in the estimates of grad log Z, and slows the climb.

@@ -10,15 +10,15 @@ from pydantic import Field
 
 from generative import InvalidInput, TwoStageModel
 from inference.backends.base import Backend
-from inference.continuity import require_continuous
-from inference.kernels import langevin_chains as chains
-from inference.kernels.dynamics import Dynamics, LangevinTuning, Metric
-from inference.kernels.langevin import Estimator
-from inference.kernels.langevin_chains import Chains
-from inference.kernels.langevin_tuning import diagonal_metric, flat_metric
-from inference.kernels.langevin_warmup import NUM_ROUNDS, WORTHWHILE, warm_up
-from inference.loop import Loop, NonFiniteState
-from inference.progress import Monitor
+from inference.kernels.langevin import chains
+from inference.kernels.langevin.chains import Chains
+from inference.kernels.langevin.continuity import require_continuous
+from inference.kernels.langevin.dynamics import Dynamics, LangevinTuning, Metric
+from inference.kernels.langevin.steps import Estimator
+from inference.kernels.langevin.tuning import diagonal_metric, flat_metric
+from inference.kernels.langevin.warmup import NUM_ROUNDS, WORTHWHILE, warm_up
+from inference.running.loop import Loop, NonFiniteState
+from inference.running.progress import Monitor
 
 # Beyond this, stand-ins cost more than the gradients.
 _LARGEST_CURVED = 20_000

@@ -6,7 +6,6 @@ from pydantic import Field
 from scipy.special import logsumexp
 
 from inference import prng
-from inference.backends.base import Draws
 from inference.backends.population import (
     PopulationBackend,
     negative_check,
@@ -17,8 +16,9 @@ from inference.evidence.nested import NestedRuns, run
 from inference.evidence.population import described
 from inference.evidence.prior import Effort, PriorSampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
-from inference.kernels.constrained import WORTHLESS
-from inference.progress import Monitor
+from inference.kernels.exchange.constrained import WORTHLESS
+from inference.results.draws import Draws
+from inference.running.progress import Monitor
 
 _MARGIN, _FEWEST_LIVE = 1.5, 20
 

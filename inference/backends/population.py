@@ -9,8 +9,8 @@ from pydantic import Field
 
 from generative import TwoStageModel
 from inference import prng
-from inference.backends.base import Draws, Sampler
-from inference.certificate import NUM_FRESH_PARTICLES, check_fresh
+from inference.annealing.certificate import NUM_FRESH_PARTICLES, check_fresh
+from inference.backends.base import Sampler
 from inference.checks import Check, check_no_shift
 from inference.doubling import Doubling, compare
 from inference.evidence.population import Recipe
@@ -23,9 +23,10 @@ from inference.evidence.prior import (
     prior_sampler,
 )
 from inference.functionals import functionals
-from inference.kernels.choice import NegativeChoice, choose, without_rejection
 from inference.kernels.negative import NegativeSampler, RejectionNegative
-from inference.progress import SILENT, Monitor
+from inference.kernels.negative_choice import NegativeChoice, choose, without_rejection
+from inference.results.draws import Draws
+from inference.running.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
 # Persistent samples serve where they forget another theta_1 in the moves of so many sweeps.

@@ -6,12 +6,13 @@ from jax.tree_util import Partial
 from pydantic import Field
 
 from generative import TwoStageModel
-from inference.backends.base import ChainMethod, Draws, Sampler, place
+from inference.backends.base import ChainMethod, Sampler, place
 from inference.checks import Check, check_divergences
-from inference.kernels.chain_kernel import start, sweeps
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel, RejectionGibbsState
-from inference.loop import Loop
-from inference.progress import SILENT, Monitor
+from inference.moves.chain_kernel import start, sweeps
+from inference.results.draws import Draws
+from inference.running.loop import Loop
+from inference.running.progress import SILENT, Monitor
 
 _MAX_CAP_RATE = 1e-3
 

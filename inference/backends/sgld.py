@@ -11,21 +11,22 @@ from pydantic import Field
 from generative import InvalidInput, TwoStageModel
 from generative.parts import Parts
 from inference import prng
-from inference.backends.base import ChainMethod, Draws, Sampler
+from inference.annealing.certificate import check_fresh
+from inference.backends.base import ChainMethod, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
-from inference.certificate import check_fresh
 from inference.devices import along, check_divides, replicate, shard
 from inference.doubling import compare
 from inference.estimate import Estimate
-from inference.evidence.langevin import log_evidence_by_langevin
+from inference.evidence.beside_langevin import log_evidence_by_langevin
 from inference.functionals import functionals
-from inference.kernels import langevin_chains as chains
-from inference.kernels.dynamics import LangevinTuning
-from inference.kernels.langevin import Langevin
-from inference.kernels.langevin_chains import Chains
-from inference.loop import Loop
-from inference.progress import SILENT, Monitor
+from inference.kernels.langevin import chains
+from inference.kernels.langevin.chains import Chains
+from inference.kernels.langevin.dynamics import LangevinTuning
+from inference.kernels.langevin.steps import Langevin
+from inference.results.draws import Draws
+from inference.running.loop import Loop
+from inference.running.progress import SILENT, Monitor
 
 _LARGEST_THINNING = 100
 _HALVED = "moves per negative sample, with steps of half the size"
@@ -38,9 +39,9 @@ class SGLD(WithNegativeSamples, Sampler):
 
     For large networks (timed at up to 10^7 parameters), and answers in mini-batches. Unlike others
     it is never exact: its steps are finite and its negative samples lag. Both biases are small by
-    construction (:mod:`inference.kernels.langevin`), and measured: draws are repeated with half
-    the steps and twice the moves per negative sample until nothing changes. Options of negative
-    samples and metric are those of
+    construction (:mod:`inference.kernels.langevin.steps`), and measured: draws are repeated with
+    half the steps and twice the moves per negative sample until nothing changes. Options of
+    negative samples and metric are those of
     :class:`~inference.backends.negative_samples.WithNegativeSamples`.
 
     Parameters

@@ -8,7 +8,7 @@ from jaxtyping import Array
 from pydantic import Field
 
 from inference import prng
-from inference.backends.base import Draws
+from inference.averages import LARGEST_SPREAD
 from inference.backends.population import (
     PopulationBackend,
     negative_check,
@@ -20,8 +20,8 @@ from inference.evidence.population import Particles, described
 from inference.evidence.prior import Effort, PriorSampler
 from inference.evidence.tempered import TemperedRuns, advance, run
 from inference.functionals import functionals
-from inference.normalizer.spread import LARGEST_SPREAD
-from inference.progress import Monitor
+from inference.results.draws import Draws
+from inference.running.progress import Monitor
 
 _MARGIN = 1.2
 # Variance between the means of independent runs, over all variance: R-hat is 1 plus half of it.

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.estimate import Estimate
-from inference.kernels.joint import JointReference
-from inference.kernels.surrogate import (
+from inference.gaussians.joint import JointReference
+from inference.gaussians.surrogate import (
     agreement_potential,
     curvature_rows,
     fit,

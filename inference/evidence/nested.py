@@ -2,7 +2,7 @@
 
 Live points start in the two-stage prior and move by exchange, so no Z(theta_1) is ever needed.
 BlackJAX keeps the books (:mod:`blackjax.ns`); the moves are those of
-:class:`~inference.kernels.constrained.ConstrainedHMC`. A coordinate that breaks ties lets
+:class:`~inference.kernels.exchange.constrained.ConstrainedHMC`. A coordinate that breaks ties lets
 plateaus of L lose volume at the right rate (A. Fowlie, W. Handley and L. Su, MNRAS 503 (2021),
 doi:10.1093/mnras/stab590). J. Skilling, Bayesian Analysis 1 (2006), doi:10.1214/06-BA127.
 """
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
 from inference import prng
+from inference.averages import mean_of_runs
 from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
@@ -27,18 +28,17 @@ from inference.evidence.pilot import start_stage
 from inference.evidence.population import Particles, Recipe
 from inference.evidence.prior import Effort, PriorSampler
 from inference.evidence.tempered import prior_check, settled
-from inference.kernels import surrogate as surrogates
-from inference.kernels.constrained import (
+from inference.gaussians import surrogate as surrogates
+from inference.kernels.exchange.constrained import (
     WORTHLESS,
     ConstrainedHMC,
     ConstrainedInfo,
     ranked,
     redraw_tie,
 )
-from inference.kernels.exchange_state import Tuning
-from inference.kernels.step_size import LARGEST_ANGLE, SMALLEST_ANGLE, StepSize
-from inference.normalizer.spread import mean_of_runs
-from inference.progress import SILENT, Monitor
+from inference.kernels.exchange.state import Tuning
+from inference.moves.step_size import LARGEST_ANGLE, SMALLEST_ANGLE, StepSize
+from inference.running.progress import SILENT, Monitor
 
 _CHUNK = 10
 _SHARE_DELETED = 0.1
@@ -59,8 +59,8 @@ class NestedRuns(NamedTuple):
     theta_1, theta_2 : arrays, shape (run, point, d)
         Dead points in the order of their death, then the last live ones.
     log_likelihood, birth : arrays, shape (run, point)
-        L with its ties broken (:func:`~inference.kernels.constrained.ranked`), and the floor that
-        each point was born above, -infinity at first; nats.
+        L with its ties broken (:func:`~inference.kernels.exchange.constrained.ranked`), and the
+        floor that each point was born above, -infinity at first; nats.
     num_live : int
     finished : bool array, shape (run,)
         Whether the live points hold less than a thousandth of the evidence.

@@ -13,16 +13,16 @@ from jaxtyping import Array, Bool, Float
 
 from generative import InvalidInput
 from inference import prng
+from inference.annealing.anneal import ESS_FRACTION, largest_increment
 from inference.evidence.population import (
     Particles,
     Recipe,
     adapt_steps,
 )
 from inference.evidence.prior import Effort, PriorSampler
-from inference.kernels.exchange_state import Tuning
-from inference.kernels.exchange_warmup import refitted, untuned
-from inference.normalizer.annealing import ESS_FRACTION, largest_increment
-from inference.progress import SILENT, Monitor
+from inference.kernels.exchange.state import Tuning
+from inference.kernels.exchange.warmup import refitted, untuned
+from inference.running.progress import SILENT, Monitor
 
 MAX_POWERS = 1000
 # Larger pilots where L is -infinity at all draws of the smaller.

@@ -16,11 +16,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
 from generative.parts import Data
-from inference.kernels.density import describe
-from inference.kernels.exchange_state import Tuning
-from inference.kernels.joint import ExchangeHMC
+from inference.kernels.exchange.hmc import ExchangeHMC
+from inference.kernels.exchange.state import Tuning
 from inference.kernels.negative import NegativeSampler
-from inference.kernels.step_size import StepSize, initial, pooled
+from inference.moves.density import describe
+from inference.moves.step_size import StepSize, initial, pooled
 
 # Dual averaging is restarted at every power, and never reaches its last iteration.
 _ADAPTING = 1_000_000
@@ -74,8 +74,8 @@ def populate(
 ) -> Particles:
     """Evaluate L and gather a population."""
     values = jax.vmap(model.log_likelihood)(theta_2)
-    drawn = (jnp.asarray(x) for x in (theta_1, theta_2, negative))
-    return Particles(*drawn, values.astype(jnp.result_type(float)))
+    theta_1, theta_2, negative = map(jnp.asarray, (theta_1, theta_2, negative))
+    return Particles(theta_1, theta_2, negative, values.astype(jnp.result_type(float)))
 
 
 class SweepInfo(NamedTuple):

@@ -16,13 +16,13 @@ from jaxtyping import Array, Float
 
 from generative import InvalidInput, LinearGaussianAgreement, TwoStageModel
 from inference import prng
+from inference.annealing.anneal import anneal
+from inference.annealing.conditional_smc import annealed_draws
 from inference.evidence.population import Particles, Recipe, populate
-from inference.kernels import surrogate as surrogates
-from inference.kernels.density import first_draws
-from inference.kernels.exchange_state import Tuning
+from inference.gaussians import surrogate as surrogates
+from inference.kernels.exchange.state import Tuning
 from inference.kernels.negative import ReferenceNegative
-from inference.normalizer.annealing import anneal
-from inference.normalizer.conditional import annealed_draws
+from inference.moves.density import first_draws
 
 _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
 _NUM_CHECKED = 1024

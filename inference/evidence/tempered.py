@@ -19,16 +19,16 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
 from inference import prng
-from inference.certificate import check_exchangeable
+from inference.annealing.certificate import check_exchangeable
+from inference.averages import SIGMAS_OF_A_BRACKET, log_of_mean, mean_of_runs
 from inference.checks import Check
 from inference.devices import shard
 from inference.estimate import Estimate
 from inference.evidence.pilot import PowerStage
 from inference.evidence.population import Particles, Recipe, SweepInfo, renewed, sweep
 from inference.evidence.prior import Effort, PriorSampler
-from inference.kernels.exchange_state import Tuning
-from inference.normalizer.spread import SIGMAS_OF_A_BRACKET, log_of_mean, mean_of_runs
-from inference.progress import SILENT, Monitor
+from inference.kernels.exchange.state import Tuning
+from inference.running.progress import SILENT, Monitor
 
 
 class TemperedRuns(NamedTuple):

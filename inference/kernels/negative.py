@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import LinearGaussianAgreement, TwoStageModel
 from generative.agreement import rejection_sample
 from generative.parts import Data
-from inference.kernels.density import log_agreeing
-from inference.kernels.independence import independence_step
-from inference.kernels.reference_hmc import reference_hmc
-from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import Schedule
-from inference.normalizer.conditional import conditional_sweep
-from inference.normalizer.path import Path
+from inference.annealing.anneal import Schedule
+from inference.annealing.conditional_smc import conditional_sweep
+from inference.annealing.path import Path
+from inference.gaussians.surrogate import flat
+from inference.moves.density import log_agreeing
+from inference.moves.independence import independence_step
+from inference.moves.reference_hmc import reference_hmc
 
 
 class NegativeSampler(Data):
@@ -180,7 +180,7 @@ class AnnealedNegative(NegativeSampler):
     """Move the last negative sample by conditional SMC under the new theta_1: it crosses basins.
 
     Every sweep leaves q(. | theta_1) invariant, and forgets its start whatever separates the modes
-    of q; see :mod:`inference.normalizer.conditional`. A sweep counts for eight moves.
+    of q; see :mod:`inference.annealing.conditional_smc`. A sweep counts for eight moves.
 
     Parameters
     ----------

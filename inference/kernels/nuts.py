@@ -14,7 +14,7 @@ from jaxtyping import Array
 from numpyro.infer import NUTS
 
 from generative import TwoStageModel, two_stage
-from inference.kernels.density import describe
+from inference.moves.density import describe
 
 
 class NutsProgram:

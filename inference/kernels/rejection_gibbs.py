@@ -16,13 +16,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
 from generative.agreement import rejection_sample
-from inference.kernels import step_size as step_sizes
-from inference.kernels import surrogate as surrogates
-from inference.kernels.chain_kernel import ChainKernel
-from inference.kernels.density import log_agreeing, log_joint
-from inference.kernels.piecewise import sample_piecewise_exponential
-from inference.kernels.reference_hmc import reference_hmc
-from inference.kernels.step_size import StepSize
+from inference.gaussians import surrogate as surrogates
+from inference.moves import step_size as step_sizes
+from inference.moves.chain_kernel import ChainKernel
+from inference.moves.density import log_agreeing, log_joint
+from inference.moves.piecewise import sample_piecewise_exponential
+from inference.moves.reference_hmc import reference_hmc
+from inference.moves.step_size import StepSize
 
 _ROUND = 16
 _TARGET = 0.9  # with a flat metric, quartic walls make larger steps diverge
@@ -42,7 +42,7 @@ class RejectionGibbsState(NamedTuple):
     num_tries, num_capped : int arrays
         Proposals of this sweep; sweeps after warm-up in which the cap was hit.
     acceptance_rate, diverging, lp, disagreement, disagreement_theta_1, log_likelihood
-        As in :class:`~inference.kernels.exchange_state.ExchangeState`.
+        As in :class:`~inference.kernels.exchange.state.ExchangeState`.
     """
 
     z: dict[str, Float[Array, " d"]]

@@ -19,16 +19,16 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from generative import GaussianConditional, InvalidInput, TwoStageModel
+from inference.annealing.anneal import anneal
+from inference.annealing.path import Path
+from inference.averages import log_of_mean
 from inference.batches import in_flight, over_points
 from inference.estimate import Estimate
-from inference.kernels.density import log_agreeing, log_normalizer_at
-from inference.kernels.independence import independence_step
-from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import anneal
+from inference.gaussians.surrogate import flat
+from inference.moves.density import log_agreeing, log_normalizer_at
+from inference.moves.independence import independence_step
 from inference.normalizer.gauss_newton import proposal
-from inference.normalizer.ladder import check_disagreement, finite_vector
-from inference.normalizer.path import Path
-from inference.normalizer.spread import log_of_mean
+from inference.normalizer.log_normalizer import check_disagreement, finite_vector
 from inference.precision import require_float64
 
 # Annealed draws of q at the first point, before they count.

@@ -2,7 +2,7 @@
 
 Draws of q at both ends are carried to the other by the Gauss-Newton map, w -> w + G (theta_1' -
 theta_1), and weighed; Bennett's ratio joins the two directions (C. Jarzynski, Phys. Rev. E 65
-(2002), doi:10.1103/PhysRevE.65.046122; see :mod:`inference.normalizer.bidirectional`). For linear
+(2002), doi:10.1103/PhysRevE.65.046122; see :mod:`inference.annealing.bidirectional`). For linear
 residuals there is no noise. Where one jump is too far, points between the ends bridge it.
 """
 
@@ -12,15 +12,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from generative import GaussianConditional, InvalidInput, TwoStageModel
+from inference.annealing.anneal import Annealed, anneal
+from inference.annealing.bidirectional import acceptance_ratio
+from inference.annealing.path import Path
+from inference.averages import LARGEST_SPREAD
 from inference.batches import in_flight
 from inference.estimate import Estimate
-from inference.kernels.density import log_agreeing
-from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import Annealed, anneal
-from inference.normalizer.bidirectional import acceptance_ratio
+from inference.gaussians.surrogate import flat
+from inference.moves.density import log_agreeing
 from inference.normalizer.gauss_newton import proposal
 from inference.normalizer.importance import MARGIN
-from inference.normalizer.ladder import (
+from inference.normalizer.log_normalizer import (
     BLIND,
     ONE_VALUE,
     check_budget,
@@ -28,8 +30,6 @@ from inference.normalizer.ladder import (
     finite_vector,
     log_normalizer,
 )
-from inference.normalizer.path import Path
-from inference.normalizer.spread import LARGEST_SPREAD
 from inference.precision import require_float64
 
 _NUM_BLOCKS, _NUM_PARTICLES = 16, 64

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from inference.normalizer.path import Path
+from inference.annealing.path import Path
 
 _MAX_DESCENTS = 60
 _WORTH_DESCENDING = 1.0  # nats

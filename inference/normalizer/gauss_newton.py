@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import GaussianConditional, InvalidInput, TwoStageModel
+from inference.annealing.path import Path
+from inference.averages import lower_bracket
 from inference.estimate import Estimate
-from inference.kernels.surrogate import agreement_potential, fit, flat
+from inference.gaussians.linearized import attached, detached, linearize_at_mode
+from inference.gaussians.surrogate import agreement_potential, fit, flat
 from inference.normalizer.dispersed import dispersed_chains
 from inference.normalizer.importance import error_of_mean, is_hopeless, log_sums
-from inference.normalizer.linearized import attached, detached, linearize_at_mode
-from inference.normalizer.path import Path
-from inference.normalizer.spread import lower_bracket
 
 _NUM_DRAWS, _NUM_CHAINS = 250, 128
 _DEFENSIVE_SHARE = 0.1

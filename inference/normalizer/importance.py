@@ -9,8 +9,8 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
+from inference.averages import SIGMAS_OF_A_BRACKET
 from inference.estimate import Estimate
-from inference.normalizer.spread import SIGMAS_OF_A_BRACKET
 
 _BATCH = 4096
 # Below this effective sample size the weights' own variance is not to be trusted either.

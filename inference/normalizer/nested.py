@@ -16,9 +16,9 @@ from blackjax.ns.base import init_state_strategy
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
+from inference.averages import lower_bracket, mean_of_runs
 from inference.estimate import Estimate
-from inference.kernels.density import log_second
-from inference.normalizer.spread import lower_bracket, mean_of_runs
+from inference.moves.density import log_second
 
 _NUM_RUNS = 8
 # Fewer live points leave the slices' covariance noisy, and fewer slices leave a new point near an

@@ -14,18 +14,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import AgreementConditioned, TwoStageModel
-from inference.estimate import Estimate
-from inference.kernels.surrogate import flat
-from inference.normalizer.annealing import Annealed, Schedule, anneal, anneal_along
-from inference.normalizer.bidirectional import (
+from inference.annealing.anneal import Annealed, Schedule, anneal, anneal_along
+from inference.annealing.bidirectional import (
     acceptance_ratio,
     forward_work,
     missed_region,
     reverse_work,
 )
-from inference.normalizer.conditional import conditional_sweep
-from inference.normalizer.path import Path
-from inference.normalizer.spread import lower_bracket, upper_bracket
+from inference.annealing.conditional_smc import conditional_sweep
+from inference.annealing.path import Path
+from inference.averages import lower_bracket, upper_bracket
+from inference.estimate import Estimate
+from inference.gaussians.surrogate import flat
 
 _NUM_BLOCKS = 16
 _NUM_FORWARD, _NUM_REVERSE = 8, 4  # chains a block

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from generative import InvalidInput, TwoStageModel
-from inference.kernels.density import log_agreeing, share
-from inference.normalizer.annealing import anneal
+from inference.annealing.anneal import anneal
+from inference.moves.density import log_agreeing, share
 from inference.precision import require_float64
 
 

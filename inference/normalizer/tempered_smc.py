@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
+from inference.annealing.repeated import Runs, Summary, repeat
+from inference.averages import log_of_mean, lower_bracket
 from inference.estimate import Estimate
 from inference.normalizer.importance import MARGIN
-from inference.normalizer.repeated import Runs, Summary, repeat
-from inference.normalizer.spread import log_of_mean, lower_bracket
 
 # What the lognormal limit leaves out is of the order of temperatures over particles; this multiple
 # of it, in nats, covers the largest bias seen (0.10 nats on separate modes at d = 50).

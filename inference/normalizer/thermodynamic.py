@@ -14,14 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import InvalidInput, TwoStageModel
-from inference.estimate import Estimate
-from inference.normalizer.repeated import Runs, Summary, repeat
-from inference.normalizer.spread import (
+from inference.annealing.repeated import Runs, Summary, repeat
+from inference.averages import (
     LARGEST_SPREAD,
     lower_bracket,
     mean_of_runs,
     upper_bracket,
 )
+from inference.estimate import Estimate
 from inference.quadrature import hermite
 
 # The ladder serves a quadrature: finer than the weights of tempered SMC would need.

@@ -1,0 +1,106 @@
+"""Gaussians on (theta_1, theta_2) jointly, by products with their covariance and its inverse."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+
+from generative import LinearGaussianAgreement
+
+
+class JointReference(eqx.Module):
+    """theta_1 ~ p1, theta_2 ~ the surrogate's conditional, as one Gaussian on vectors (2 d,).
+
+    Parameters
+    ----------
+    surrogate : LinearGaussianAgreement
+    variance_1 : array, shape (d,)
+        First-stage variances; 0 for constants.
+    """
+
+    surrogate: LinearGaussianAgreement
+    variance_1: Float[Array, " d"]
+
+    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2*d"]:
+        """Mean of both, given the initialisation."""
+        return jnp.concatenate([origin, self.surrogate.mean(origin)])
+
+    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
+        """Draw from the centred reference."""
+        key_1, key_2 = jax.random.split(key)
+        noise = jax.random.normal(key_1, self.variance_1.shape, self.variance_1.dtype)
+        first = jnp.sqrt(self.variance_1) * noise
+        return jnp.concatenate(
+            [first, self.surrogate.gain(first) + self.surrogate.fluctuation(key_2)]
+        )
+
+    def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
+        """Sigma x."""
+        first, second = jnp.split(x, 2)
+        surrogate = self.surrogate
+        gain_transposed = second - surrogate.low_rank(surrogate.variance * second)
+        moved = self.variance_1 * (first + gain_transposed)
+        return jnp.concatenate([moved, surrogate.gain(moved) + surrogate.covariance(second)])
+
+    def precision(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
+        """Sigma^-1 x, for x in the range of Sigma."""
+        first, second = jnp.split(x, 2)
+        surrogate = self.surrogate
+        moving = self.variance_1 > 0
+        inverse = jnp.where(moving, 1 / jnp.where(moving, self.variance_1, 1), 0)
+        innovation = surrogate.precision(second - surrogate.gain(first))
+        gain_transposed = innovation - surrogate.low_rank(surrogate.variance * innovation)
+        return jnp.concatenate([inverse * first - gain_transposed, innovation])
+
+
+class PosteriorReference(eqx.Module):
+    """The joint reference, conditioned on a quadratic stand-in for L: Matheron's rule again.
+
+    With all surrogates exact this *is* the posterior of a linear-Gaussian model.
+
+    Parameters
+    ----------
+    prior : JointReference
+    likelihood : LinearGaussianAgreement
+        -L is about |A theta_2 - c|^2 / 2.
+    """
+
+    prior: JointReference
+    likelihood: LinearGaussianAgreement
+    weight: Float[Array, "m two_d"]
+    inverse_root: Float[Array, "m m"]
+
+    def __init__(self, prior: JointReference, likelihood: LinearGaussianAgreement):
+        self.prior, self.likelihood = prior, likelihood
+        design = jnp.concatenate([jnp.zeros_like(likelihood.A), likelihood.A], axis=1)
+        response = jax.vmap(prior.covariance)(design)
+        identity = jnp.eye(len(design), dtype=design.dtype)
+        root = jnp.linalg.cholesky(identity + response @ design.T)
+        self.inverse_root = solve_triangular(root, identity, lower=True)
+        self.weight = self.inverse_root @ response
+
+    def _predict(self, x: Float[Array, " two_d"]) -> Float[Array, " m"]:
+        return self.likelihood.A @ jnp.split(x, 2)[1]
+
+    def mean(self, origin: Float[Array, " d"]) -> Float[Array, " 2*d"]:
+        """Mean of both, given the initialisation and the data."""
+        mean = self.prior.mean(origin)
+        error = self.likelihood.c - self._predict(mean)
+        return mean + self.weight.T @ (self.inverse_root @ error)
+
+    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
+        """Draw from the centred reference."""
+        key_prior, key_noise = jax.random.split(key)
+        x = self.prior.fluctuation(key_prior)
+        noise = jax.random.normal(key_noise, self.likelihood.c.shape, x.dtype)
+        return x - self.weight.T @ (self.inverse_root @ (self._predict(x) + noise))
+
+    def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
+        """Sigma x."""
+        return self.prior.covariance(x) - self.weight.T @ (self.weight @ x)
+
+    def precision(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
+        """Sigma^-1 x, for x in the range of Sigma."""
+        pull = self.likelihood.A.T @ self._predict(x)
+        return self.prior.precision(x) + jnp.concatenate([jnp.zeros_like(pull), pull])

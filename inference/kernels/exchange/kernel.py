@@ -1,0 +1,279 @@
+"""What the kernels that deal with an unknown Z(theta_1) by the exchange ratio have in common."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from generative import TwoStageModel
+from inference.annealing.anneal import anneal
+from inference.kernels.exchange.state import ExchangeState, Tuning
+from inference.kernels.exchange.warmup import untuned
+from inference.kernels.negative import NegativeSampler, PersistentNegative
+from inference.moves import step_size as step_sizes
+from inference.moves.chain_kernel import ChainKernel
+from inference.moves.density import log_agreeing, log_joint, share
+from inference.moves.independence import independence_step
+from inference.moves.reference_hmc import reference_hmc
+from inference.moves.step_size import StepSize
+
+_TARGET_SECOND, _TARGET_NEGATIVE = 0.85, 0.8
+_NUM_PARTICLES = 64
+
+
+class _Settled(NamedTuple):
+    """One chain after an exchange step."""
+
+    theta_1: Float[Array, " d"]
+    theta_2: Float[Array, " d"]
+    negative: Float[Array, " d"]
+    acceptance_rate: Float[Array, ""]
+    rate_negative: Float[Array, ""]  # of the moves of the negative sample
+    found: Bool[Array, ""]
+
+
+class ExchangeKernel(ChainKernel):
+    """Abstract: a sweep that ends in an accept step by the exchange ratio.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    negative : NegativeSampler
+        How negative samples are made;
+        :class:`~inference.kernels.negative.RejectionNegative` makes the kernel exact.
+    num_moves : int
+        Moves per negative sample, for a persistent one. Too few: w lags, theta_1 spreads.
+    max_num_steps : int
+        Leapfrog steps of one move of theta_2, at most.
+    target_acceptance : float
+        Of the exchange move.
+    transport : bool
+        False makes the plain exchange, T = identity, for comparison.
+    omit_normalizer : bool
+        True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
+    """
+
+    model: TwoStageModel
+    negative: NegativeSampler
+    num_moves: int = eqx.field(static=True)
+    max_num_steps: int = eqx.field(static=True)
+    target_acceptance: float = eqx.field(static=True)
+    transport: bool = eqx.field(static=True)
+    omit_normalizer: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: TwoStageModel,
+        negative: NegativeSampler | None = None,
+        num_moves: int = 4,
+        max_num_steps: int = 32,
+        target_acceptance: float = 0.7,
+        transport: bool = True,
+        omit_normalizer: bool = False,
+    ):
+        self.model = model
+        self.negative = negative or PersistentNegative(max_num_steps)
+        self.num_moves = num_moves
+        self.max_num_steps = max_num_steps
+        self.target_acceptance = target_acceptance
+        self.transport = transport
+        self.omit_normalizer = omit_normalizer
+
+    def get_diagnostics_str(self, state: ExchangeState) -> str:
+        """Return the acceptance rate of the exchange move, and C."""
+        return f"accept {state.acceptance_rate.mean():.2f}, C {state.disagreement.mean():.3g}"
+
+    def _init(self, rng_key: jax.Array, num_warmup: int | Int[Array, ""]) -> ExchangeState:
+        model = self.model
+        rng_key, key_1, key_2, key_fit = jax.random.split(rng_key, 4)
+        theta_1 = model.first_stage.around(model.space.origin).sample(key_1)
+        particles = anneal(key_2, model, theta_1, _NUM_PARTICLES).particles
+        # L may be -infinity at some particles; a chain that starts there could never leave.
+        start = jnp.argmax(jnp.isfinite(jax.vmap(model.log_likelihood)(particles)))
+        negative = particles[(start + 1) % _NUM_PARTICLES]
+        tuning = untuned(key_fit, model, particles)
+        return self.start(rng_key, theta_1, particles[start], negative, tuning, num_warmup)
+
+    def start(
+        self,
+        rng_key: jax.Array,
+        theta_1: Float[Array, " d"],
+        theta_2: Float[Array, " d"],
+        negative: Float[Array, " d"],
+        tuning: Tuning,
+        num_warmup: int | Int[Array, ""] = 0,
+    ) -> ExchangeState:
+        """Start one chain at given parameters, negative sample and tuning."""
+        zero, count = jnp.zeros((), theta_1.dtype), jnp.zeros((), int)
+        state = ExchangeState(
+            z={"theta_1": theta_1, "theta_2": theta_2},
+            negative=negative,
+            rng_key=rng_key,
+            i=count,
+            num_warmup=count + num_warmup,
+            num_moves=count + self.num_moves,
+            tuning=tuning,
+            acceptance_rate=zero,
+            acceptance_rate_2=zero,
+            diverging=jnp.zeros((), bool),
+            num_failed=count,
+            lp=zero,
+            disagreement=zero,
+            log_likelihood=zero,
+            negative_disagreement=zero,
+            disagreement_theta_1=zero,
+        )
+        return self._describe(state)
+
+    def _describe(self, state: ExchangeState) -> ExchangeState:
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        return state._replace(
+            lp=log_joint(self.model, theta_1, theta_2),
+            disagreement=self.model.agreement.disagreement(theta_2),
+            log_likelihood=self.model.log_likelihood(theta_2),
+            negative_disagreement=self.model.agreement.disagreement(state.negative),
+            disagreement_theta_1=self.model.agreement.disagreement(theta_1),
+        )
+
+    def _adapted(
+        self, state: ExchangeState, step: StepSize, rate: Array, target: float
+    ) -> StepSize:
+        is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
+        return step_sizes.update(step, rate, target, is_warmup, is_last)
+
+    def _move_second(self, key: jax.Array, state: ExchangeState) -> ExchangeState:
+        model, tuning = self.model, state.tuning
+        theta_1 = state.z["theta_1"]
+        key_fresh, key_jitter, key_move = jax.random.split(key, 3)
+
+        def log_weight(theta: Array) -> Array:
+            penalty = model.agreement.strength * model.agreement.disagreement(theta)
+            return model.log_likelihood(theta) - penalty
+
+        start = independence_step(key_fresh, model, theta_1, state.z["theta_2"], log_weight)
+        # Jitter lets a chain whose step is unstable where it happens to be move on.
+        jitter = jax.random.uniform(key_jitter, (), theta_1.dtype, 0.5, 1.0)
+        theta_2, info = reference_hmc(
+            key_move,
+            start,
+            lambda theta: log_agreeing(model, theta_1, theta) + model.log_likelihood(theta),
+            tuning.metric_2,
+            tuning.metric_2.mean(theta_1),
+            jitter * tuning.step_2.value,
+            self.max_num_steps,
+        )
+        step_2 = self._adapted(state, tuning.step_2, info.acceptance_rate, _TARGET_SECOND)
+        return state._replace(
+            z={"theta_1": theta_1, "theta_2": theta_2},
+            acceptance_rate_2=info.acceptance_rate,
+            diverging=info.diverging,
+            tuning=tuning._replace(step_2=step_2),
+        )
+
+    def _negative(
+        self, key: jax.Array, state: ExchangeState, theta_1: Array, start: Array
+    ) -> tuple[Array, Array, Array]:
+        tuning = state.tuning
+        return self.negative(
+            key,
+            self.model,
+            theta_1,
+            start,
+            tuning.metric_negative,
+            tuning.step_negative.value,
+            state.num_moves,
+        )
+
+    def _carry(self, tuning: Tuning, w: Array, source: Array, target: Array) -> Array:
+        """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
+        if self.transport:
+            return w + tuning.transport.gain(target - source)
+        return share(self.model, target, w)
+
+    def _settle(
+        self,
+        key: jax.Array,
+        state: ExchangeState,
+        proposed_1: Array,
+        proposed_2: Array,
+        log_proposal: Array,
+    ) -> ExchangeState:
+        """Accept or reject a proposal by the exchange ratio, and renew the negative sample.
+
+        `log_proposal` is the log of the reverse over the forward proposal density.
+        """
+        keys = jax.random.split(key, 3)
+        tuning = state.tuning
+        proposal = (proposed_1, proposed_2, log_proposal)
+        carried = self._carry(tuning, state.negative, state.z["theta_1"], proposed_1)
+
+        def turn(index: Array, kept: _Settled) -> _Settled:
+            is_first = index == 0
+            w, rate, found = self._negative(
+                keys[2 * index],
+                state._replace(num_moves=jnp.where(is_first, state.num_moves, 1)),
+                jnp.where(is_first, proposed_1, kept.theta_1),
+                jnp.where(is_first, carried, kept.negative),
+            )
+
+            def accept() -> _Settled:
+                return self._accepted(keys[1], state, proposal, w, found, rate)
+
+            return jax.lax.cond(is_first, accept, lambda: kept._replace(negative=w))
+
+        # An accepted sample has passed a test that depends on it, and a refused proposal leaves
+        # the old one in place: neither has the law of q any more until it moves. One move is
+        # enough to go on from, since each proposal makes `num_moves` more. A loop of two turns
+        # compiles the sampler once.
+        zero, no = jnp.zeros((), proposed_1.dtype), jnp.zeros((), bool)
+        start = _Settled(state.z["theta_1"], state.z["theta_2"], state.negative, zero, zero, no)
+        turns = 1 if self.negative.is_exact else 2
+        settled = jax.lax.fori_loop(0, turns, turn, start)
+        rate, is_warmup = settled.acceptance_rate, state.i < state.num_warmup
+        return state._replace(
+            z={"theta_1": settled.theta_1, "theta_2": settled.theta_2},
+            negative=settled.negative,
+            acceptance_rate=rate,
+            num_failed=state.num_failed + jnp.where(settled.found | is_warmup, 0, 1),
+            tuning=tuning._replace(
+                step_1=self._adapted(state, tuning.step_1, rate, self.target_acceptance),
+                step_negative=self._adapted(
+                    state, tuning.step_negative, settled.rate_negative, _TARGET_NEGATIVE
+                ),
+            ),
+        )
+
+    def _accepted(
+        self,
+        key: jax.Array,
+        state: ExchangeState,
+        proposal: tuple[Array, Array, Array],
+        fresh: Array,
+        found: Array,
+        rate_negative: Array,
+    ) -> _Settled:
+        """Accept or reject, given a negative sample under the proposal."""
+        model = self.model
+        theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        proposed_1, proposed_2, log_proposal = proposal
+        log_accept = (
+            log_joint(model, proposed_1, proposed_2)
+            - log_joint(model, theta_1, theta_2)
+            + log_proposal
+        )
+        if not self.omit_normalizer:
+            carried = self._carry(state.tuning, fresh, proposed_1, theta_1)
+            log_accept += log_agreeing(model, theta_1, carried)
+            log_accept -= log_agreeing(model, proposed_1, fresh)
+        log_accept = jnp.where(found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
+        accept = -jax.random.exponential(key, (), theta_1.dtype) < log_accept
+        return _Settled(
+            jnp.where(accept, proposed_1, theta_1),
+            jnp.where(accept, proposed_2, theta_2),
+            jnp.where(accept, fresh, state.negative),
+            jnp.exp(jnp.minimum(log_accept, 0.0)).astype(theta_1.dtype),
+            rate_negative,
+            found,
+        )

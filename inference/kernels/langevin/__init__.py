@@ -1,0 +1,1 @@
+"""Langevin steps and ascent, driven by gradients and by negative samples."""

@@ -1,0 +1,203 @@
+"""How negative samples are made: exactly where that is affordable, else by what crosses basins."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from generative import TwoStageModel
+from inference import prng
+from inference.annealing.anneal import Schedule, anneal
+from inference.annealing.certificate import NUM_FRESH_PARTICLES, compare_draws
+from inference.annealing.conditional_smc import annealed_draws, last_step
+from inference.gaussians.surrogate import flat
+from inference.kernels.negative import (
+    AnnealedNegative,
+    ClosedFormNegative,
+    NegativeSampler,
+    PersistentNegative,
+    RejectionNegative,
+)
+from inference.moves.density import first_draws, share
+
+# Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
+# also where the proposals of a draw need so many floating-point operations. (Particles by the
+# thousand all wait for the slowest.)
+_AFFORDABLE_TRIES = 300.0
+_AFFORDABLE_OPERATIONS = 2e7
+# A draw that needs more than the cap fails: the mean must be far below.
+_CAP_OVER_MEAN = 10.0
+_NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
+
+# Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1.
+_NUM_CROSSING_POINTS = 256
+_NUM_PARTICLES = 16
+# Pilots of the one schedule that annealed negative samples share, and their particles.
+_NUM_PILOTS, _NUM_SCHEDULED = 32, 64
+# Conditional sweeps hold whole paths of particles.
+_LARGEST_ANNEALED = 2000
+
+NegativeChoice = Literal["auto", "rejection", "persistent", "annealed"]
+
+
+def choose(
+    model: TwoStageModel,
+    requested: NegativeChoice,
+    cap: int,
+    max_num_steps: int,
+    num_moves: int,
+    *,
+    for_chains: bool = False,
+) -> tuple[NegativeSampler, str]:
+    """Choose how negative samples are made, and say why.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    requested : {"auto", "rejection", "persistent", "annealed"}
+        `auto` takes the closed form where there is one, then rejection where a pilot finds it
+        affordable, then persistent samples where these forget where they started.
+    cap, max_num_steps : int
+        Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
+    num_moves : int
+        In which persistent samples must forget where they started.
+    for_chains : bool
+        Whether a few chains will draw, and not a population.
+    """
+    persistent, rejection = PersistentNegative(max_num_steps), RejectionNegative(cap)
+    if requested == "persistent":
+        return persistent, "negative samples are persistent, as requested"
+    if requested == "annealed":
+        return annealed_negative(model), "negative samples are annealed, as requested"
+    if requested == "rejection":
+        return rejection, "negative samples are drawn by rejection, exactly, as requested"
+    if model.agreement.closed_form is not None:
+        return ClosedFormNegative(), "negative samples are drawn from the closed form, exactly"
+    tries, affordable = _pilot_tries(model), _AFFORDABLE_TRIES
+    if for_chains:
+        affordable = max(affordable, _AFFORDABLE_OPERATIONS / _operations(model))
+    affordable = min(affordable, cap / _CAP_OVER_MEAN)
+    if tries <= affordable:
+        return rejection, (
+            f"negative samples are drawn by rejection, exactly (about {tries:.0f} proposals "
+            "each under the prior)"
+        )
+    why = f"rejection would need more than {affordable:.0f} proposals each"
+    return without_rejection(model, max_num_steps, num_moves, why)
+
+
+def without_rejection(
+    model: TwoStageModel, max_num_steps: int, num_moves: int, why: str
+) -> tuple[NegativeSampler, str]:
+    """Choose between persistent and annealed negative samples, and say why.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    max_num_steps : int
+        Of :class:`PersistentNegative`.
+    num_moves : int
+        In which persistent samples must forget where they started.
+    why : str
+        Why not rejection.
+    """
+    persistent = PersistentNegative(max_num_steps)
+    if _crosses(model, persistent, num_moves):
+        return persistent, f"negative samples are persistent: {why}"
+    return annealed_negative(model), (
+        f"negative samples are annealed: {why}, and persistent ones do not cross basins"
+    )
+
+
+def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
+    """Return conditional SMC along the longest schedule that pilots at theta_1 from p1 chose."""
+    key_1, key_2 = prng.split(jax.random.key(2))
+    theta_1 = first_draws(key_1, model, _NUM_PILOTS)
+    schedules = jax.tree.map(np.asarray, _schedules(key_2, model, theta_1))
+    longest = int(np.argmax(schedules.length))
+    temperatures, step_sizes = (
+        jnp.asarray(x[longest, : schedules.length[longest]])
+        for x in (schedules.temperatures, schedules.step_sizes)
+    )
+    return AnnealedNegative(temperatures, step_sizes, _NUM_PARTICLES)
+
+
+def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: int) -> bool:
+    """Whether so many moves take draws of q under one theta_1 to those under another."""
+    if model.dimension > _LARGEST_ANNEALED:
+        return True
+    key_1, key_draws, key_step, key_moves = prng.split(jax.random.key(1), 4)
+    number = _NUM_CROSSING_POINTS
+    theta_1 = np.asarray(first_draws(key_1, model, number))
+    starts, fresh = (
+        annealed_draws(key, model, theta_1, NUM_FRESH_PARTICLES) for key in prng.split(key_draws)
+    )
+    step_size = last_step(key_step, model, theta_1, NUM_FRESH_PARTICLES)
+    moved = _moved(key_moves, model, persistent, theta_1, starts, step_size, np.asarray(num_moves))
+    at, found, drawn = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
+    return compare_draws(model, "crossing", at, found, drawn, "moved and fresh draws of q").passed
+
+
+@jax.jit
+def _schedules(key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"]) -> Schedule:
+    keys = jax.random.split(key, len(theta_1))
+    return jax.vmap(lambda k, t: anneal(k, model, t, _NUM_SCHEDULED).schedule)(keys, theta_1)
+
+
+@jax.jit
+def _moved(
+    key: jax.Array,
+    model: TwoStageModel,
+    persistent: PersistentNegative,
+    theta_1: Float[Array, "n d"],
+    starts: Float[Array, "n d"],
+    step_size: Float[Array, ""],
+    num_moves: Int[Array, ""],
+) -> Float[Array, "n d"]:
+    """Move a draw of q(. | theta_1) under another theta_1, the next one."""
+
+    def one(key: jax.Array, theta_1: Array, start: Array) -> Array:
+        start = share(model, theta_1, start)
+        return persistent(key, model, theta_1, start, flat(model), step_size, num_moves)[0]
+
+    keys = jax.random.split(key, len(theta_1))
+    return jax.vmap(one)(keys, theta_1, jnp.roll(starts, 1, axis=0))
+
+
+def _operations(model: TwoStageModel) -> float:
+    """Floating-point operations of one proposal; counted, not timed, so that choices repeat."""
+    cost = _propose.lower(model, jax.random.key(0)).cost_analysis() or {}
+    return max(float(cost.get("flops", 0.0)), 1.0)
+
+
+@jax.jit
+def _propose(model: TwoStageModel, key: jax.Array) -> Float[Array, ""]:
+    theta = model.second_stage.around(model.space.origin).sample(key)
+    return model.agreement.disagreement(theta)
+
+
+def _pilot_tries(model: TwoStageModel) -> float:
+    """Largest mean number of proposals that rejection needs, over draws of theta_1 from p1."""
+    worst = float(_pilot_acceptance(model))
+    return 1 / worst if worst > 0 else np.inf
+
+
+@jax.jit
+def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
+    key_1, key_2 = jax.random.split(jax.random.key(0))
+    theta_1 = first_draws(key_1, model, _NUM_PILOT_POINTS)
+
+    def acceptance(pair: tuple[jax.Array, Array]) -> Array:
+        proposal = model.second_stage.around(pair[1])
+
+        def keep(key: jax.Array) -> Array:
+            penalty = model.agreement.disagreement(proposal.sample(key))
+            return jnp.exp(-model.agreement.strength * penalty)
+
+        keys = jax.random.split(pair[0], _NUM_PILOT_DRAWS)
+        return jax.lax.map(keep, keys, batch_size=64).mean()
+
+    keys = jax.random.split(key_2, _NUM_PILOT_POINTS)
+    return jnp.min(jax.lax.map(acceptance, (keys, theta_1)))

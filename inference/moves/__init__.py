@@ -1,0 +1,1 @@
+"""Reversible moves and densities that know nothing of Z."""

@@ -1,0 +1,1 @@
+"""What is made of draws: functionals, trees, runs, and what is estimated beside them."""

@@ -1,0 +1,1 @@
+"""How long work is driven, shown, interrupted, resumed and kept."""
