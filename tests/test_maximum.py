@@ -17,12 +17,12 @@ from inference import (
     bit_ledger,
     infer,
     log_normalizer,
-    maximized,
 )
 from inference.evidence.laplace import laplace_evidence
 from inference.kernels.langevin.ascent import Ascent
 from inference.kernels.langevin.steps import Langevin
 from inference.moves import density
+from inference.results import maximized
 from inference.running.progress import SILENT
 from tests.statistical import z_limit
 

@@ -9,7 +9,8 @@ import xarray as xr
 
 from generative import problems
 from generative.problems.linear_gaussian import _truth
-from inference import HMC, sensitivity
+from inference import HMC
+from inference.results import sensitivity
 from inference.results.sensitivity import prior_scores, sensitivities
 from tests.statistical import z_limit
 

@@ -292,7 +292,7 @@ def conditional_draws(name: str, seed: int) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(chain))(keys))
 
 
-@pytest.mark.parametrize("name", FAMILIES.keys() - {"logistic"})
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "logistic"])
 def test_theta_1_given_proposals(seed, name):
     """What holds for a Gaussian of the same scale must not pass for another family."""
     cdf, limit = conditional_cdf(FAMILIES[name]), FALSE_ALARM_RATE / 200
