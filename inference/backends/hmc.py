@@ -20,6 +20,7 @@ from inference.evidence.beside_chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
 from inference.kernels.exchange.hmc import ExchangeHMC
+from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.lag import MOST, moves_needed
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.kernels.exchange.transported import TransportedExchange
@@ -199,9 +200,7 @@ class HMC(Sampler):
             self._verify(model, loop, state, draws, key_fresh)
         return draws
 
-    def _warm_up(
-        self, kernel: TransportedExchange, loop: Loop, state: PyTree, key: jax.Array
-    ) -> PyTree:
+    def _warm_up(self, kernel: ExchangeKernel, loop: Loop, state: PyTree, key: jax.Array) -> PyTree:
         """Adapt in three phases: flat metrics, curved metrics, and the better of the two."""
         quarter = self.num_warmup // 4
         lengths = [quarter, quarter, self.num_warmup - 2 * quarter]
@@ -271,7 +270,7 @@ def _refitted(
 
 
 def _with_moves(
-    kernel: TransportedExchange, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
+    kernel: ExchangeKernel, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
 ) -> ExchangeState:
     """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
     late = values["theta_1"].shape[1] // 2
@@ -299,7 +298,7 @@ def collect_exchange(model: TwoStageModel, state: ExchangeState) -> dict[str, ja
     }
 
 
-def _record(kernel: TransportedExchange, state: ExchangeState) -> dict[str, Any]:
+def _record(kernel: ExchangeKernel, state: ExchangeState) -> dict[str, Any]:
     tuning = state.tuning
     return {
         "kernel": type(kernel).__name__,
