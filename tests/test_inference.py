@@ -115,6 +115,7 @@ def test_non_finite_stops_the_run():
         lambda: log_normalizer(problems.get("double_well").model, np.full(1, np.nan)),
     ],
 )
+@pytest.mark.usefixtures("wrong_types")
 def test_bad_input_is_one_sentence(make):
     with pytest.raises(InvalidInput) as caught:
         make()
