@@ -3,6 +3,7 @@
 from functools import partial
 
 import jax
+from jaxtyping import Array, Int
 
 
 @partial(jax.jit, static_argnums=1)
@@ -12,6 +13,6 @@ def split(key: jax.Array, number: int = 2) -> tuple[jax.Array, ...]:
 
 
 @jax.jit
-def fold_in(key: jax.Array, index: int) -> jax.Array:
+def fold_in(key: jax.Array, index: int | Int[Array, ""]) -> jax.Array:
     """Mix an integer into a key, as :func:`jax.random.fold_in` does."""
     return jax.random.fold_in(key, index)
