@@ -39,7 +39,7 @@ class LinearResiduals(eqx.Module):
     Two coordinates that are to be equal:
 
     >>> import numpy as np
-    >>> residuals = LinearResiduals(A=[[1.0, -1.0]], c=[0.0])
+    >>> residuals = LinearResiduals(A=np.array([[1.0, -1.0]]), c=np.zeros(1))
     >>> residuals(np.array([3.0, 1.0])).tolist()
     [2.0]
     """
