@@ -1,8 +1,8 @@
 """Several runs side by side: one table, one figure; a maximum among the draws."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import xarray as xr
@@ -81,7 +81,7 @@ def comparison_table(runs: Mapping[str, Run]) -> tuple[list[str], list[list[str]
     return ["", *runs], rows
 
 
-def draw_comparison(runs: Mapping[str, Run], figure: Path | BinaryIO) -> None:
+def draw_comparison(runs: Mapping[str, Run], figure: Path | io.BytesIO) -> None:
     """Draw intervals of the functionals that the runs share."""
     sampled = sampled_among(runs)
     quantities, shared = _shared(runs)
@@ -136,7 +136,7 @@ def _cell(value: xr.DataArray, draws: xr.DataArray | None) -> str:
 def _draw(
     quantities: dict[str, dict[str, xr.DataArray]],
     reference: dict[str, xr.DataArray] | None,
-    figure: Path | BinaryIO,
+    figure: Path | io.BytesIO,
 ) -> None:
     """Draw intervals, in units of the reference's standard deviation where there is one."""
 

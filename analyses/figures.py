@@ -1,8 +1,9 @@
 """Figures: ArviZ's where it has them."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import arviz as az
 import matplotlib
@@ -12,7 +13,7 @@ import xarray as xr
 
 matplotlib.use("Agg")
 
-Target = Path | BinaryIO
+Target = Path | io.BytesIO
 _DPI = 120
 _MOST_UPRIGHT = 6
 

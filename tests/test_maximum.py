@@ -174,7 +174,7 @@ def test_displaced_points_fail_the_check(seed):
         kernel.residual(jnp.asarray(a + shift), jnp.asarray(b), slope(jnp.asarray(a + shift)))
         for a, b in zip(found.theta_1, found.theta_2, strict=True)
     ]
-    repeated = np.repeat(np.asarray(moved)[:, None], 4, axis=1)
+    repeated = np.repeat(np.asarray(moved)[:, None], found.residuals.shape[1], axis=1)
     shortfall, _ = maximized.shortfalls(replace(found, residuals=repeated))
     # The log joint is quadratic, so that the shortfall is what it says.
     full = np.linalg.inv(posterior_covariance(problem))
@@ -284,7 +284,7 @@ def test_alternating_force_is_the_change_of_disagreement():
     model = problems.get("double_well").model
     kernel = Ascent(Langevin(model), "alternating")
     state = kernel.init(jnp.asarray([0.4]), jnp.asarray([0.7]), jnp.zeros((1, 1)))
-    size = 0.1
+    size = jnp.asarray(0.1)
     slope = kernel.change_of_disagreement(state, size)
 
     def new(theta_1):

@@ -128,7 +128,9 @@ def _along(
     return found
 
 
-def _whitened(model: TwoStageModel, theta_1: Float[np.ndarray, "*batch d"], theta: Batch) -> Batch:
+def _whitened(
+    model: TwoStageModel, theta_1: Float[np.ndarray, "*batch d"], theta: Batch
+) -> Float[np.ndarray, "chain draw moving"]:
     moving = np.asarray(model.moving_2)
     spread = np.sqrt(np.asarray(model.second_stage.reference_variance))[moving]
     return (theta - theta_1)[..., moving] / spread

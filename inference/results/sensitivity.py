@@ -14,6 +14,7 @@ lambda the score is E_q[C(w)] - C(theta_2).
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.tree_util import Partial
@@ -57,11 +58,12 @@ def prior_scores(
     own = Partial(TwoStageModel.disagreement, model)
     flat = theta_2.reshape(-1, model.dimension)
     disagreement = np.asarray(over_points(own, flat, 256))
-    origin = np.asarray(model.space.origin)
+    first = jnp.asarray(theta_1 - np.asarray(model.space.origin))
+    second = jnp.asarray(theta_2 - theta_1)
     return {
         "strength": float(model.agreement.strength) * (cost - disagreement.reshape(cost.shape)),
-        "first_scale": np.asarray(model.first_stage.scale_score(theta_1 - origin)),
-        "second_scale": np.asarray(model.second_stage.scale_score(theta_2 - theta_1)) - shift,
+        "first_scale": np.asarray(model.first_stage.scale_score(first)),
+        "second_scale": np.asarray(model.second_stage.scale_score(second)) - shift,
     }
 
 
