@@ -202,6 +202,7 @@ def test_bad_options_are_one_sentence(name):
 
 
 @by_name
+@pytest.mark.usefixtures("wrong_types")
 def test_bad_arguments_of_infer_are_refused(name, tmp_path):
     backend = backend_of(name)
     (tmp_path / "other").write_text("")
