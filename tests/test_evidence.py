@@ -23,6 +23,7 @@ from inference.kernels.negative import (
     ReferenceNegative,
     RejectionNegative,
 )
+from inference.results.draws import Draws
 from inference.results.export import to_anesthetic
 from inference.running.progress import SILENT
 from tests.layouts import run_on_two_devices
@@ -231,7 +232,7 @@ def test_hmc_brings_an_evidence_that_agrees(seed):
     assert abs(estimate.value - problem.truth.log_evidence) < SIGMAS * estimate.standard_error
     assert estimate.standard_error < 0.1
     skipped = HMC(num_draws=400, evidence_particles=0)
-    assert skipped.log_evidence(problem.model, None, None)[0] is None
+    assert skipped.log_evidence(problem.model, Draws({}), jax.random.key(seed))[0] is None
 
 
 def test_weighted_draws_give_the_evidence(seed):
