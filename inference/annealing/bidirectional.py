@@ -142,7 +142,7 @@ def _solve(forward: np.ndarray, reverse: np.ndarray) -> float:
 
     def too_low(value: float) -> bool:
         taken_for_reverse = np.sum(expit(forward - value - shift))
-        return taken_for_reverse > np.sum(expit(-(reverse - value - shift)))
+        return bool(taken_for_reverse > np.sum(expit(-(reverse - value - shift))))
 
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)

@@ -96,7 +96,7 @@ def gauss_newton(
             return Estimate(value, error, lower, np.zeros(num_points), "gauss_newton", spent)
 
 
-def _are_nearly_equal(*log_weights: Float[np.ndarray, "point n"]) -> bool:
+def _are_nearly_equal(*log_weights: Float[np.ndarray, "point _"]) -> bool:
     """Whether the Gaussian alone will do: no weight differs much from any other of its point."""
     together = np.concatenate(log_weights, axis=1)
     return bool(np.all(np.ptp(together, axis=1) < NEARLY_EQUAL))
