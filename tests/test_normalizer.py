@@ -199,7 +199,8 @@ def test_matrix_free_linearisation_equals_the_dense_one(seed, zero):
     point, x = jax.random.normal(jax.random.key(seed), (2, 4))
     residuals = model.agreement.residuals
     matrix = np.sqrt(2.0) * jax.jacrev(residuals)(point)
-    free = Linearized(lambda t: jnp.sqrt(2.0) * residuals(t), point, scale**2)
+    scaled = jax.tree_util.Partial(lambda t: jnp.sqrt(2.0) * residuals(t))
+    free = Linearized(scaled, point, jnp.asarray(scale**2))
     from generative import LinearGaussianAgreement
 
     dense = LinearGaussianAgreement(
