@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from generative import LinearGaussianAgreement
+from generative import LinearGaussianAgreement, TwoStageModel
 
 
 class JointReference(eqx.Module):
@@ -104,3 +104,13 @@ class PosteriorReference(eqx.Module):
         """Sigma^-1 x, for x in the range of Sigma."""
         pull = self.likelihood.A.T @ self._predict(x)
         return self.prior.precision(x) + jnp.concatenate([jnp.zeros_like(pull), pull])
+
+
+def posterior_reference(
+    model: TwoStageModel,
+    transport: LinearGaussianAgreement,
+    likelihood: LinearGaussianAgreement,
+) -> PosteriorReference:
+    """Reference of a model's posterior, by the stand-ins for its agreement and its likelihood."""
+    variance_1 = jnp.asarray(model.first_stage.reference_variance, model.space.origin.dtype)
+    return PosteriorReference(JointReference(transport, variance_1), likelihood)

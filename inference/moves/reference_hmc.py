@@ -65,6 +65,14 @@ def kinetic_energy(reference: Reference, velocity: Float[Array, " d"]) -> Float[
     return 0.5 * jnp.sum(velocity * reference.precision(velocity))
 
 
+def divided(
+    length: Float[Array, ""], step_size: Float[Array, ""], max_num_steps: int
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """Equal steps of a trajectory, no larger than `step_size`, and how many; too many are cut."""
+    steps = jnp.clip(jnp.ceil(length / step_size), 1, max_num_steps)
+    return jnp.minimum(step_size, length / steps), steps.astype(int)
+
+
 def integrate(
     value_and_grad_fn: Callable[[Array], tuple[Array, Array]],
     position: Float[Array, " d"],
@@ -149,8 +157,7 @@ def reference_hmc(
     key_velocity, key_length, key_accept = jax.random.split(key, 3)
     dtype = position.dtype
     length = jax.random.uniform(key_length, (), dtype, SHORTEST, LONGEST)
-    steps = jnp.clip(jnp.ceil(length / step_size), 1, max_num_steps)
-    num_steps = steps.astype(int)
+    step_size, num_steps = divided(length, step_size, max_num_steps)
     velocity = reference.fluctuation(key_velocity)
     end = integrate(
         jax.value_and_grad(logdensity_fn),
@@ -158,7 +165,7 @@ def reference_hmc(
         velocity,
         mean,
         reference.covariance,
-        jnp.minimum(step_size, length / steps),
+        step_size,
         num_steps,
     )
     gain = end.log_density - end.log_density_start

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
-from inference.gaussians.joint import JointReference, PosteriorReference
+from inference.gaussians.joint import posterior_reference
 from inference.kernels.exchange.hmc import surrogate_force
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.state import ExchangeState
@@ -28,6 +28,7 @@ from inference.moves.reference_hmc import (
     LONGEST,
     SHORTEST,
     Reference,
+    divided,
     integrate,
     kinetic_energy,
 )
@@ -148,18 +149,14 @@ class ConstrainedHMC(ExchangeKernel):
     ) -> tuple[ExchangeState, Array]:
         model, tuning = self.model, state.tuning
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
-        origin = model.space.origin
-        variance_1 = jnp.asarray(model.first_stage.reference_variance, origin.dtype)
-        reference = PosteriorReference(
-            JointReference(tuning.transport, variance_1), tuning.likelihood
-        )
+        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
         end = self._bounce(
             key,
             jnp.concatenate([theta_1, theta_2]),
             surrogate_force(model, tuning.transport),
             lambda both: self._constraint(share(model, *jnp.split(both, 2))),
             reference,
-            reference.mean(origin),
+            reference.mean(model.space.origin),
             tuning.step_joint.value,
         )
         proposed_1, proposed_2 = jnp.split(end.position, 2)
@@ -188,9 +185,7 @@ class ConstrainedHMC(ExchangeKernel):
         """Follow a trajectory that bounces off the contour, without accepting its end."""
         key_velocity, key_length = jax.random.split(key)
         length = jax.random.uniform(key_length, (), position.dtype, SHORTEST, LONGEST)
-        steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_num_steps)
-        num_steps = steps.astype(int)
-        step_size = jnp.minimum(step_size, length / steps)
+        step_size, num_steps = divided(length, step_size, self.max_num_steps)
         velocity = reference.fluctuation(key_velocity)
 
         def bounce(position: Array, velocity: Array) -> Array:

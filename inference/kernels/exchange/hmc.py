@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
-from inference.gaussians.joint import JointReference, PosteriorReference
+from inference.gaussians.joint import posterior_reference
 from inference.gaussians.surrogate import score
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.state import ExchangeState
 from inference.moves.density import log_joint, share
-from inference.moves.reference_hmc import integrate, kinetic_energy
+from inference.moves.reference_hmc import divided, integrate, kinetic_energy
 
 _TARGET_SURROGATE = 0.9
 
@@ -40,23 +40,19 @@ class ExchangeHMC(ExchangeKernel):
             state = self._move_second(key_second, state)
         tuning = state.tuning
         origin = model.space.origin
-        variance_1 = jnp.asarray(model.first_stage.reference_variance, origin.dtype)
-        reference = PosteriorReference(
-            JointReference(tuning.transport, variance_1), tuning.likelihood
-        )
+        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
         position = jnp.concatenate([state.z["theta_1"], state.z["theta_2"]])
         velocity = reference.fluctuation(key_velocity)
         length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)
-        steps = jnp.ceil(length / tuning.step_joint.value)
-        steps = jnp.clip(steps, 1, self.max_num_steps)
+        step_size, num_steps = divided(length, tuning.step_joint.value, self.max_num_steps)
         end = integrate(
             surrogate_force(model, tuning.transport),
             position,
             velocity,
             reference.mean(origin),
             reference.covariance,
-            jnp.minimum(tuning.step_joint.value, length / steps),
-            steps.astype(int),
+            step_size,
+            num_steps,
         )
         log_proposal = kinetic_energy(reference, velocity) - kinetic_energy(reference, end.velocity)
         surrogate_gain = end.log_density - end.log_density_start + log_proposal

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.gaussians import surrogate as surrogates
 from inference.gaussians.diagonal import DiagonalConditional, DiagonalJoint
-from inference.gaussians.joint import JointReference, PosteriorReference
+from inference.gaussians.joint import PosteriorReference, posterior_reference
 from inference.kernels.langevin.dynamics import Dynamics, LangevinState, Metric, largest_step
 
 _NUM_CURVATURE_POINTS = 8
@@ -23,8 +23,7 @@ def curved_metric(
     likelihood: LinearGaussianAgreement,
 ) -> Metric:
     """Metric of linear-Gaussian stand-ins for agreement and likelihood."""
-    variance_1 = jnp.asarray(model.first_stage.reference_variance, model.space.origin.dtype)
-    return Metric(PosteriorReference(JointReference(transport, variance_1), likelihood), transport)
+    return Metric(posterior_reference(model, transport, likelihood), transport)
 
 
 def fitted_metric(
