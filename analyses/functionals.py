@@ -53,7 +53,7 @@ def bits_saved(run: Run) -> str:
     """Bits saved, with the standard error."""
     if run.bits_saved is None:
         return "not estimated"
-    return f"{run.bits_saved.bits:.4g} +- {run.bits_saved.standard_error / np.log(2):.2g}"
+    return f"{run.bits_saved.bits:.4g} +- {run.bits_saved.bits_error:.2g}"
 
 
 def functionals_of(tree: xr.DataTree) -> xr.Dataset:

@@ -33,7 +33,7 @@ def measure(run: Run) -> xr.Dataset:
         values[name] = values[f"{name}_se"] = np.nan
         if estimate is not None:
             values[name] = float(estimate.bits)
-            values[f"{name}_se"] = float(estimate.standard_error / np.log(2))
+            values[f"{name}_se"] = float(estimate.bits_error)
     stats = run.tree.children["map" if "map" in run.tree.children else "sample_stats"].dataset
     for name in ("disagreement", "disagreement_theta_1", "log_likelihood"):
         values[name], values[f"{name}_se"] = mean_and_error(stats[name].values)

@@ -1,8 +1,6 @@
 """What a run says, in a short table."""
 
-import numpy as np
-
-from analyses.functionals import is_maximum, scalar_functionals, with_error
+from analyses.functionals import bits_saved, is_maximum, scalar_functionals, with_error
 from analyses.tables import text_table
 from inference import Run
 
@@ -27,8 +25,7 @@ def summarize(run: Run) -> str:
     """Return a run's estimates, functionals, right answers and checks."""
     rows = [[name, with_error(draws)] for name, draws in scalar_functionals(run.tree).items()]
     if run.bits_saved is not None:
-        error = run.bits_saved.standard_error / np.log(2)
-        rows.insert(0, ["bits saved by agreement", f"{run.bits_saved.bits:.4g} +- {error:.2g}"])
+        rows.insert(0, ["bits saved by agreement", bits_saved(run)])
     if run.log_evidence is not None:
         rows.insert(0, ["log evidence", evidence(run)])
     what = "at the maximum" if is_maximum(run) else "posterior mean"

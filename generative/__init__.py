@@ -8,7 +8,8 @@ from generative.model import TwoStageModel
 from generative.parameters import ParameterSpace
 from generative.program import two_stage
 from generative.simulate import Simulation, simulate
-from generative.stages import GaussianStage, LaplaceStage, Stage, StudentTStage
+from generative.stage import Stage
+from generative.stages import GaussianStage, LaplaceStage, StudentTStage
 
 __all__ = [
     "Agreement",

@@ -18,7 +18,7 @@ from generative.linear import (
 )
 from generative.parameters import ParameterSpace
 from generative.parts import Data, Parts
-from generative.stages import Stage
+from generative.stage import Stage
 from generative.user_code import blame, require_callable, require_scalar, traced
 from generative.values import require_finite, rounding
 

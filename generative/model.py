@@ -17,7 +17,7 @@ from generative.observation import Observation
 from generative.parameters import ParameterSpace
 from generative.parts import Column, Data, Named, Parts
 from generative.questions import check_mappings, check_questions
-from generative.stages import Stage
+from generative.stage import Stage
 from generative.user_code import blame, require_callable, require_scalar
 from generative.values import require_mapping
 

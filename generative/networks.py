@@ -13,27 +13,11 @@ from generative.errors import InvalidInput
 Setting = Literal["uniform", "split", "intended-fixed"]
 
 
-class Affine(eqx.Module):
-    """x -> weight x + bias."""
-
-    weight: Float[Array, "out in"]
-    bias: Float[Array, " out"]
-
-    @classmethod
-    def zeros(cls, inputs: int, outputs: int) -> "Affine":
-        """Return an affine map with all parameters 0."""
-        return cls(jnp.zeros((outputs, inputs)), jnp.zeros(outputs))
-
-    def __call__(self, x: Float[Array, " in"]) -> Float[Array, " out"]:
-        """Map one input."""
-        return self.weight @ x + self.bias
-
-
 class WorldModel(eqx.Module):
     """What happened (`scene`), and how a human would see it (`human`)."""
 
-    scene: Affine
-    human: Affine
+    scene: eqx.nn.Linear
+    human: eqx.nn.Linear
 
     def __call__(self, x: Float[Array, " in"]) -> tuple[Array, Array]:
         """Return features of the scene and of the human's view of it."""
@@ -44,8 +28,8 @@ class WorldModel(eqx.Module):
 class IntendedHead(eqx.Module):
     """Translate the scene itself into an answer; the costlier head."""
 
-    hidden: Affine
-    answer: Affine
+    hidden: eqx.nn.Linear
+    answer: eqx.nn.Linear
 
     def __call__(self, scene: Float[Array, " h"]) -> Float[Array, ""]:
         """Logit of the answer yes."""
@@ -60,13 +44,13 @@ class TwoHeadedNetwork(eqx.Module):
     world : WorldModel
     intended : IntendedHead
         Reads the scene.
-    instrumental : Affine
+    instrumental : eqx.nn.Linear
         Reads the human part of the world model; the cheaper head.
     """
 
     world: WorldModel
     intended: IntendedHead
-    instrumental: Affine
+    instrumental: eqx.nn.Linear
 
     @classmethod
     def zeros(cls, inputs: int, scene: int, human: int, hidden: int) -> "TwoHeadedNetwork":
@@ -82,15 +66,21 @@ class TwoHeadedNetwork(eqx.Module):
             if size < 1:
                 raise InvalidInput(name, size, "an integer >= 1")
         return cls(
-            WorldModel(Affine.zeros(inputs, scene), Affine.zeros(scene, human)),
-            IntendedHead(Affine.zeros(scene, hidden), Affine.zeros(hidden, 1)),
-            Affine.zeros(human, 1),
+            WorldModel(_zeros(inputs, scene), _zeros(scene, human)),
+            IntendedHead(_zeros(scene, hidden), _zeros(hidden, 1)),
+            _zeros(human, 1),
         )
 
     def __call__(self, x: Float[Array, " in"]) -> Float[Array, "2"]:
         """Logits of the intended and of the instrumental head, for one input."""
         scene, human = self.world(x)
         return jnp.stack([self.intended(scene), self.instrumental(human)[0]])
+
+
+def _zeros(inputs: int, outputs: int) -> eqx.nn.Linear:
+    """Return an affine layer with all parameters 0."""
+    layer = eqx.filter_eval_shape(eqx.nn.Linear, inputs, outputs, key=jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), layer)
 
 
 def logits(network: TwoHeadedNetwork, inputs: Float[Array, "n in"]) -> Float[Array, "2 n"]:
@@ -147,15 +137,15 @@ def stage_scales(
     if setting not in get_args(Setting):
         raise InvalidInput("setting", repr(setting), " or ".join(get_args(Setting)))
 
-    def by_fan_in(affine: Affine) -> Affine:
+    def by_fan_in(layer: eqx.nn.Linear) -> eqx.nn.Linear:
         # Plain NumPy: scales are constants of the model, not parameters.
-        fan_in = affine.weight.shape[1]
-        return jax.tree.map(lambda leaf: np.full(leaf.shape, fan_in**-0.5), affine)
+        fan_in = layer.weight.shape[1]
+        return jax.tree.map(lambda leaf: np.full(leaf.shape, fan_in**-0.5), layer)
 
-    def is_affine(node: object) -> bool:
-        return isinstance(node, Affine)
+    def is_layer(node: object) -> bool:
+        return isinstance(node, eqx.nn.Linear)
 
-    base = jax.tree.map(by_fan_in, network, is_leaf=is_affine)
+    base = jax.tree.map(by_fan_in, network, is_leaf=is_layer)
     if setting == "uniform":
         return rescale(base, first), rescale(base, second)
     if setting == "intended-fixed":
@@ -169,7 +159,8 @@ def stage_scales(
         )
         return full, rescale(moving, second)
     in_first = jax.tree.map(np.ones_like, base)
-    early = np.arange(network.world.scene.bias.size) < network.world.scene.bias.size / 2
+    units = network.world.scene.weight.shape[0]
+    early = np.arange(units) < units / 2
     in_first = eqx.tree_at(
         lambda t: (t.world.scene.weight, t.world.scene.bias, t.world.human),
         in_first,

@@ -43,6 +43,11 @@ class Estimate:
         """The value in bits."""
         return self.value / np.log(2)
 
+    @property
+    def bits_error(self) -> float | np.ndarray:
+        """The standard error in bits."""
+        return self.standard_error / np.log(2)
+
     @classmethod
     def of_no_data(cls) -> "Estimate":
         """Log p(data) where there is no data: exactly 0, whatever C is."""

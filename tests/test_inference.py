@@ -31,7 +31,7 @@ def test_bits_saved_where_known(seed):
     backend = HMC(num_draws=500, evidence_particles=0)
     run = infer(problem.model, backend, seed=seed, progress=False)
     assert run.result is Result.converged
-    error = run.bits_saved.standard_error / np.log(2)
+    error = run.bits_saved.bits_error
     assert abs(run.bits_saved.bits - problem.truth.bits_saved) < z_limit() * error
 
 

@@ -33,7 +33,7 @@ class Resampling(Sampler):
         values = {name: np.stack([chain[name] for chain in chains]) for name in chains[0]}
         least = min(sizes)
         check = Check("weights", least > 400, f"smallest effective sample {least:.0f}, above 400")
-        return Draws(values, [check], exhausted=not check.passed)
+        return Draws(values, (check,), exhausted=not check.passed)
 
     def _chain(self, model: TwoStageModel, key: jax.Array) -> tuple[dict, float]:
         key_prior, key_choice = jax.random.split(key)

@@ -16,7 +16,8 @@ from generative.errors import InvalidInput
 from generative.labelling import Cases, LabelledSets, compare_answers, split_cases
 from generative.model import TwoStageModel
 from generative.problems.problem import Problem
-from generative.stages import GaussianStage, LaplaceStage, Stage
+from generative.stage import Stage
+from generative.stages import GaussianStage, LaplaceStage
 from generative.values import require_kind
 
 

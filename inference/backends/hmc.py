@@ -1,5 +1,6 @@
 """Hamiltonian Monte Carlo: NUTS where log Z is known, transported exchange where it is not."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -112,11 +113,10 @@ class HMC(Sampler):
             moves = self.num_moves or MOST
             sampler, note = without_rejection(model, self.max_num_steps, moves, why)
             draws = self._draw_exchange(model, sampler, key, monitor)
-        draws.negative = sampler
-        draws.notes.insert(0, note)
+        notes = [note]
         if "num_moves" in draws.tuning:
-            draws.notes.insert(1, f"{draws.tuning['num_moves']} HMC moves per negative sample")
-        return draws
+            notes.append(f"{draws.tuning['num_moves']} HMC moves per negative sample")
+        return replace(draws, negative=sampler).also(notes=notes)
 
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
@@ -153,8 +153,8 @@ class HMC(Sampler):
         state, values = loop.run(state, self.num_draws, "draws")
         return Draws(
             values,
-            [check_divergences(values["diverging"])],
-            notes=["log Z(theta_1) has a closed form: NUTS on the program itself"],
+            (check_divergences(values["diverging"]),),
+            notes=("log Z(theta_1) has a closed form: NUTS on the program itself",),
             tuning={"kernel": "nuts", "step_size": values["step_size"][:, -1].tolist()},
             seconds=loop.seconds,
         )
@@ -180,7 +180,7 @@ class HMC(Sampler):
         state, values = loop.run(state, self.num_draws, "draws")
         num_failed = int(np.max(np.asarray(state.num_failed)))
         rate = num_failed / (self.num_draws * self.thinning)
-        checks = [
+        checks = (
             check_divergences(values["diverging"]),
             Check(
                 "negative_samples",
@@ -188,7 +188,7 @@ class HMC(Sampler):
                 f"{num_failed} rejection caps hit in a chain, rate at most {_MAX_FAILURE_RATE}; "
                 "raise rejection_cap or use negative=persistent",
             ),
-        ]
+        )
         draws = Draws(
             values,
             checks,
@@ -196,9 +196,7 @@ class HMC(Sampler):
             exhausted=not checks[1].passed,
             seconds=loop.seconds,
         )
-        if not sampler.is_exact:
-            self._verify(model, loop, state, draws, key_fresh)
-        return draws
+        return draws if sampler.is_exact else self._verified(model, loop, state, draws, key_fresh)
 
     def _warm_up(self, kernel: ExchangeKernel, loop: Loop, state: PyTree, key: jax.Array) -> PyTree:
         """Adapt in three phases: flat metrics, curved metrics, and the better of the two."""
@@ -219,21 +217,22 @@ class HMC(Sampler):
             state = _with_moves(kernel, state, values, key)
         return state
 
-    def _verify(
+    def _verified(
         self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws, key: jax.Array
-    ) -> None:
+    ) -> Draws:
         """Check negative samples that are not exact: by doubling, and against fresh ones."""
         if self.max_doublings:
-            self._double(model, loop, state, draws)
+            draws = self._doubled(model, loop, state, draws)
         else:
-            draws.unverified.append("doubling (max_doublings = 0)")
-        if self.num_fresh:
-            pair = (draws.values["theta_1"], draws.values["negative"])
-            draws.checks.append(check_fresh(model, key, *pair, self.num_fresh))
-        else:
-            draws.unverified.append("fresh negatives (num_fresh = 0)")
+            draws = draws.also(unverified=["doubling (max_doublings = 0)"])
+        if self.num_fresh == 0:
+            return draws.also(unverified=["fresh negatives (num_fresh = 0)"])
+        pair = (draws.values["theta_1"], draws.values["negative"])
+        return draws.also([check_fresh(model, key, *pair, self.num_fresh)])
 
-    def _double(self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws) -> None:
+    def _doubled(
+        self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws
+    ) -> Draws:
         """Double the moves per negative sample until that changes nothing; keep the last draws."""
         burn_in = max(1, self.num_draws // 10)
         for _ in range(self.max_doublings):
@@ -242,13 +241,18 @@ class HMC(Sampler):
             state, _ = loop.run(state, burn_in, "doubling, burn-in")
             state, values = loop.run(state, self.num_draws, "doubling")
             before, after = functionals(model, draws.values), functionals(model, values)
-            draws.doubling = found = compare(before, after, num_moves)
-            draws.values, draws.seconds = values, loop.seconds
-            draws.tuning["num_moves"] = 2 * num_moves
+            found = compare(before, after, num_moves)
+            draws = replace(
+                draws,
+                values=values,
+                checks=(check_divergences(values["diverging"]), *draws.checks[1:]),
+                doubling=found,
+                tuning=draws.tuning | {"num_moves": 2 * num_moves},
+                seconds=loop.seconds,
+            )
             if found.check.passed:
                 break
-        draws.checks.append(found.check)
-        draws.checks[0] = check_divergences(draws.values["diverging"])
+        return draws.also([found.check])
 
 
 @jax.jit

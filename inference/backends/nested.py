@@ -89,9 +89,9 @@ class NestedSampling(PopulationBackend):
                 "acceptance_rate": np.full(index.shape, found.acceptance_rate),
                 "step_size": np.full(index.shape, found.step_size),
             },
-            [*self._checks(found), *checks],
-            notes=_notes(found),
-            unverified=unverified,
+            (*self._checks(found), *checks),
+            notes=tuple(_notes(found)),
+            unverified=tuple(unverified),
             tuning={
                 "num_live": found.num_live,
                 "acceptance_rate": found.acceptance_rate,

@@ -1,6 +1,7 @@
 """What the backends that estimate the evidence by populations have in common."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -97,8 +98,7 @@ class PopulationBackend(Sampler):
             why = "rejection hit its cap"
             sampler, note = without_rejection(model, self.max_num_steps, moves, why)
             draws = self._doubled(model, sampler, key, monitor)
-        draws.notes.insert(0, note)
-        return draws
+        return draws.also(notes=[note])
 
     def _doubled(
         self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, monitor: Monitor
@@ -118,15 +118,14 @@ class PopulationBackend(Sampler):
             key_again = prng.fold_in(key_doubling, doubling)
             num_moves, effort = effort.num_moves, effort.times(2)
             doubled, _ = self._attempt(prior, key_again, effort, size, monitor)
-            doubled.doubling, checks = _compared(model, draws, doubled, num_moves)
-            draws = doubled
+            found, checks = _compared(model, draws, doubled, num_moves)
+            draws = replace(doubled, doubling=found)
             if all(check.passed for check in checks):
                 break
-        draws.checks += checks
-        if not prior.is_exact and self.max_doublings == 0:
-            draws.unverified.append("doubling (max_doublings = 0)")
-        draws.notes.insert(0, prior.note)
-        return draws
+        unchecked = not prior.is_exact and self.max_doublings == 0
+        return draws.also(
+            checks, [prior.note], ["doubling (max_doublings = 0)"] if unchecked else []
+        )
 
     @abstractmethod
     def _attempt(

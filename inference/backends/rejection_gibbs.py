@@ -61,8 +61,8 @@ class RejectionGibbs(Sampler):
         )
         return Draws(
             values,
-            [check_divergences(values["diverging"]), check],
-            notes=[f"mean number of proposals per sweep: {values['num_tries'].mean():.1f}"],
+            (check_divergences(values["diverging"]), check),
+            notes=(f"mean number of proposals per sweep: {values['num_tries'].mean():.1f}",),
             tuning={"step_theta_2": np.asarray(state.step_2.value).tolist()},
             exhausted=not check.passed,
             seconds=loop.seconds,

@@ -1,5 +1,6 @@
 """Stochastic gradient Langevin dynamics with persistent negative samples."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -106,20 +107,20 @@ class SGLD(WithNegativeSamples, Sampler):
         state = state._replace(step=jnp.zeros_like(state.step))
         state, draws = self._sample(kernel, loop, state, "draws")
         state, draws = self._halve(kernel, loop, state, draws)
-        self._verify(model, key_fresh, draws)
-        draws.notes.append(self._note(model, state))
-        if self.num_powers and not model.is_null:
-            draws.log_evidence = log_evidence_by_langevin(
-                kernel,
-                key_evidence,
-                state.chain,
-                state.tuning,
-                self.num_powers,
-                max(4, self.num_draws // 5),
-                loop.thinning,
-                monitor,
-            )
-        return draws
+        draws = self._verified(model, key_fresh, draws).also(notes=[self._note(model, state)])
+        if self.num_powers == 0 or model.is_null:
+            return draws
+        found = log_evidence_by_langevin(
+            kernel,
+            key_evidence,
+            state.chain,
+            state.tuning,
+            self.num_powers,
+            max(4, self.num_draws // 5),
+            loop.thinning,
+            monitor,
+        )
+        return replace(draws, log_evidence=found)
 
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
@@ -134,18 +135,18 @@ class SGLD(WithNegativeSamples, Sampler):
         powers = f"{self.num_powers} powers of the likelihood"
         return draws.log_evidence, f"log evidence: thermodynamic integration over {powers}{local}"
 
-    def _verify(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> None:
+    def _verified(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> Draws:
         """Compare negative samples with fresh ones, and say what is not checked, or not sought."""
         if self.max_halvings == 0:
-            draws.unverified.append("halving (max_halvings = 0)")
+            draws = draws.also(unverified=["halving (max_halvings = 0)"])
         if self.stop_gradient is not None:
             held = f"{self.stop_gradient!r} is held fixed where C is differentiated"
-            draws.other_target = held
-            return  # their negative samples are no draws of q either
-        draws.unverified += self._not_fresh(model)
-        if not self._not_fresh(model):
-            pair = (draws.values["theta_1"], draws.values["negative"])
-            draws.checks.append(check_fresh(model, key, *pair, self.num_fresh))
+            return replace(draws, other_target=held)  # its negative samples are no draws of q
+        unchecked = self._not_fresh(model)
+        if unchecked:
+            return draws.also(unverified=unchecked)
+        pair = (draws.values["theta_1"], draws.values["negative"])
+        return draws.also([check_fresh(model, key, *pair, self.num_fresh)])
 
     def _note(self, model: TwoStageModel, state: Chains) -> str:
         size, kind = float(state.tuning.step_size), self._chosen_metric(model)
@@ -204,10 +205,10 @@ class SGLD(WithNegativeSamples, Sampler):
         values = {name: x for name, x in values.items() if "answers_" not in name}
         values |= {f"theta_{i + 1}": np.stack([k[i] for k in kept], axis=1) for i in (0, 1)}
         loop.seconds = seconds
-        draws = self._gathered(state, loop, values)
-        draws.answers = answers
-        draws.notes.append(f"parameters of {number} draws are kept, functionals of all")
-        return state, draws
+        draws = replace(self._gathered(state, loop, values), answers=answers)
+        return state, draws.also(
+            notes=[f"parameters of {number} draws are kept, functionals of all"]
+        )
 
     def _gathered(self, state: Chains, loop: Loop, values: dict[str, np.ndarray]) -> Draws:
         tuning = tuning_of(state) | {"thinning": loop.thinning}
@@ -230,9 +231,7 @@ class SGLD(WithNegativeSamples, Sampler):
             state, again = self._sample(kernel, loop, state, "halving")
             before, after = (functionals(kernel.model, x.values, x.answers) for x in (draws, again))
             doubling = compare(before, after, int(tuning.num_inner))
-            draws, draws.doubling = again, doubling.of(_HALVED)
-            if draws.doubling.check.passed:
+            draws = replace(again, doubling=doubling.of(_HALVED))
+            if doubling.check.passed:
                 break
-        if draws.doubling is not None:
-            draws.checks.append(draws.doubling.check)
-        return state, draws
+        return state, draws if draws.doubling is None else draws.also([draws.doubling.check])

@@ -82,9 +82,9 @@ class TemperedSMC(PopulationBackend):
         checks, unverified = self._negatives(prior, key_fresh, *pair, found.exchangeable)
         draws = Draws(
             values,
-            [check_divergences(values["diverging"]), *_checks(found), *checks],
-            notes=[f"{self.num_runs} runs of {size} particles, {len(stages) - 1} powers"],
-            unverified=unverified,
+            (check_divergences(values["diverging"]), *_checks(found), *checks),
+            notes=(f"{self.num_runs} runs of {size} particles, {len(stages) - 1} powers",),
+            unverified=tuple(unverified),
             tuning=_record(stages, found, effort),
             log_evidence=found.estimate,
             weighted=_weighted(found),

@@ -1,6 +1,7 @@
 """What a sampler hands over, before anything is made of it."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from inference.estimate import Estimate
 from inference.kernels.negative import NegativeSampler
 
 
-@dataclass
+@dataclass(frozen=True)
 class Draws:
     """What a backend hands to :func:`inference.infer`.
 
@@ -19,13 +20,13 @@ class Draws:
     ----------
     values : dict
         `theta_1`, `theta_2`, shape (chain, draw, d), and statistics, shape (chain, draw).
-    checks : list of Check
+    checks : tuple of Check
         The backend's own, beside those on chains.
     doubling : Doubling or None
-    notes : list of str
+    notes : tuple of str
     negative : NegativeSampler or None
         How negative samples were made, where there were any.
-    unverified : list of str
+    unverified : tuple of str
         Checks that its options switched off, though the method is not exact without them.
     other_target : str or None
         What the draws are of, where that is not the posterior.
@@ -46,11 +47,11 @@ class Draws:
     """
 
     values: dict[str, np.ndarray]
-    checks: list[Check] = field(default_factory=list)
+    checks: tuple[Check, ...] = ()
     doubling: Doubling | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
     negative: NegativeSampler | None = None
-    unverified: list[str] = field(default_factory=list)
+    unverified: tuple[str, ...] = ()
     other_target: str | None = None
     tuning: dict[str, Any] = field(default_factory=dict)
     exhausted: bool = False
@@ -58,3 +59,17 @@ class Draws:
     log_evidence: Estimate | None = None
     weighted: dict[str, np.ndarray] | None = None
     answers: dict[str, np.ndarray] | None = None
+
+    def also(
+        self,
+        checks: Iterable[Check] = (),
+        notes: Iterable[str] = (),
+        unverified: Iterable[str] = (),
+    ) -> "Draws":
+        """Return these draws with more checks and unverified ones at the end, notes in front."""
+        return replace(
+            self,
+            checks=(*self.checks, *checks),
+            notes=(*notes, *self.notes),
+            unverified=(*self.unverified, *unverified),
+        )

@@ -47,7 +47,7 @@ def run_of(
     _, key_prior, key_cost = prng.split(key, 3)
     key_evidence = prng.fold_in(key, 3)
     answered = draws.answers or answers(model, draws.values["theta_2"])
-    checks = check_chains(judged(model, draws.values, answered)) + draws.checks
+    checks = check_chains(judged(model, draws.values, answered)) + list(draws.checks)
     bits_saved, missing = _bits_saved(model, draws, key_cost)
     log_evidence, how = log_evidence_fn(key_evidence)
     prior, note = _prior(model, key_prior)

@@ -156,11 +156,7 @@ def root_attributes(
     evidence = (
         (nan, nan) if log_evidence is None else (log_evidence.value, log_evidence.standard_error)
     )
-    bits = (
-        (nan, nan)
-        if bits_saved is None
-        else (bits_saved.bits, bits_saved.standard_error / np.log(2))
-    )
+    bits = (nan, nan) if bits_saved is None else (bits_saved.bits, bits_saved.bits_error)
     return {
         "log_evidence": evidence[0],
         "log_evidence_se": evidence[1],

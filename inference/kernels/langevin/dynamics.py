@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
-from generative.stages import Stage
+from generative.stage import Stage
 
 _LARGEST_STEP = 0.5
 # The kink of a density has no Hessian to limit the step.
