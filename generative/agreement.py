@@ -20,7 +20,7 @@ from generative.parameters import ParameterSpace
 from generative.parts import Data, Parts
 from generative.stage import Stage
 from generative.user_code import blame, require_callable, require_scalar, traced
-from generative.values import require_finite, rounding
+from generative.values import as_jax, require_finite, rounding
 
 REJECTION_CAP = 100_000
 _PROPOSALS_PER_ROUND = 32
@@ -83,7 +83,7 @@ class Agreement(Data):
         self._space, self.second_stage = space, second_stage
         self._has_residuals = residuals is not None
         self._given = Parts(residuals if self._has_residuals else disagreement)
-        self.strength = jnp.asarray(np.asarray(strength, space.origin.dtype))
+        self.strength = as_jax(strength, space.origin.dtype)
         self.is_absent = float(self.strength) == 0
         linear = residuals if isinstance(residuals, LinearResiduals) else None
         if linear is not None and linear.A.shape[1] != space.dimension:
@@ -94,7 +94,7 @@ class Agreement(Data):
         self._check(disagreement, residuals)
         is_gaussian = second_stage.is_gaussian or not second_stage.free.any()
         if linear is not None and is_gaussian:
-            variance = jnp.asarray(second_stage.variance)
+            variance = as_jax(second_stage.variance)
             self.closed_form = linear_gaussian_agreement(linear, self.strength, variance)
 
     @property

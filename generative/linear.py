@@ -16,7 +16,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from generative.errors import InvalidInput
-from generative.values import as_array
+from generative.values import as_array, as_jax
 
 
 class LinearResiduals(eqx.Module):
@@ -67,7 +67,7 @@ def _transposed_root(W: np.ndarray, m: int) -> Array:
     if W.shape != (m, m) or not np.allclose(W, W.T):
         raise InvalidInput("W", f"shape {W.shape}", f"a symmetric matrix of shape {(m, m)}")
     try:
-        return jnp.asarray(np.linalg.cholesky(W).T)
+        return as_jax(np.linalg.cholesky(W).T)
     except np.linalg.LinAlgError:
         raise InvalidInput("W", "a negative or zero eigenvalue", "positive definite") from None
 

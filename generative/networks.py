@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from generative.errors import InvalidInput
+from generative.values import as_jax
 
 Setting = Literal["uniform", "split", "intended-fixed"]
 
@@ -79,8 +80,8 @@ class TwoHeadedNetwork(eqx.Module):
 
 def _zeros(inputs: int, outputs: int) -> eqx.nn.Linear:
     """Return an affine layer with all parameters 0."""
-    layer = eqx.filter_eval_shape(eqx.nn.Linear, inputs, outputs, key=jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), layer)
+    layer = jax.eval_shape(lambda: eqx.nn.Linear(inputs, outputs, key=jax.random.key(0)))
+    return jax.tree.map(lambda leaf: as_jax(np.zeros(leaf.shape)), layer)
 
 
 def logits(network: TwoHeadedNetwork, inputs: Float[Array, "n in"]) -> Float[Array, "2 n"]:

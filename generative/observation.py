@@ -99,11 +99,16 @@ class Observation(Data):
         InvalidInput
         """
         self._check_inputs()
-        program = handlers.seed(self.program, jax.random.key(0))
-        trace = handlers.trace(program).get_trace(*self._arguments(self.inputs, theta))
-        sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
-        for name, site in sites.items():
-            if site["is_observed"]:
+        observed: set[str] = set()
+
+        def draw(theta: PyTree) -> dict[str, Array]:
+            sites = self._sites(theta)
+            observed.update(name for name, site in sites.items() if site["is_observed"])
+            return {name: site["value"] for name, site in sites.items()}
+
+        sites = {name: x.shape for name, x in jax.eval_shape(draw, theta).items()}
+        for name in sites:
+            if name in observed:
                 raise InvalidInput(
                     f"observation site {name!r}", "data inside the program", "data={name: array}"
                 )
@@ -114,11 +119,22 @@ class Observation(Data):
         for name, value in self.data.items():
             if name not in sites:
                 raise InvalidInput("data", f"site {name!r}", f"the sample sites {sorted(sites)}")
-            self._check_site(name, value, sites[name])
+            self._check_shape(name, value, sites[name])
+        for name, outside in _outside(self, theta).items():
+            value = np.asarray(self.data[name])
+            found = value[np.broadcast_to(outside, value.shape)]
+            if len(found):
+                support = self._sites(theta)[name]["fn"].support
+                raise InvalidInput(f"data[{name!r}]", found[0], f"values in {support}")
         return set(sites)
 
-    def _check_site(self, name: str, value: Array, site: dict[str, Any]) -> None:
-        expected = jnp.shape(site["value"])
+    def _sites(self, theta: PyTree) -> dict[str, dict[str, Any]]:
+        """Sample sites of the program, drawn."""
+        program = handlers.seed(self.program, jax.random.key(0))
+        trace = handlers.trace(program).get_trace(*self._arguments(self.inputs, theta))
+        return {name: site for name, site in trace.items() if site["type"] == "sample"}
+
+    def _check_shape(self, name: str, value: Array, expected: tuple[int, ...]) -> None:
         if value.size == 0:
             raise InvalidInput(f"data[{name!r}]", "no answers", "at least one")
         if value.shape != expected:
@@ -127,10 +143,6 @@ class Observation(Data):
             raise InvalidInput(
                 f"data[{name!r}]", f"shape {value.shape}", f"{self.num_answers} answers, as inputs"
             )
-        support = site["fn"].support
-        if not np.all(support(value)):
-            outside = value[~np.broadcast_to(support(value), value.shape)]
-            raise InvalidInput(f"data[{name!r}]", outside.ravel()[0], f"values in {support}")
 
     def _check_inputs(self) -> None:
         if self.inputs is None:
@@ -147,3 +159,13 @@ class Observation(Data):
     @staticmethod
     def _arguments(inputs: PyTree, theta: PyTree) -> tuple[PyTree, ...]:
         return (theta,) if inputs is None else (theta, inputs)
+
+
+@jax.jit
+def _outside(observation: Observation, theta: PyTree) -> dict[str, Array]:
+    """Which of the data lie outside of their site's support."""
+    sites = observation._sites(theta)
+    return {
+        name: jnp.logical_not(sites[name]["fn"].support(value))
+        for name, value in observation.data.items()
+    }

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PyTree
 
 from generative.errors import InvalidInput
 from generative.parts import Data
-from generative.values import is_number
+from generative.values import as_jax, is_number
 
 
 class ParameterSpace(Data):
@@ -36,11 +36,11 @@ class ParameterSpace(Data):
     def __init__(self, theta_0: PyTree):
         _check_leaves(theta_0)
         leaves, self._structure = jax.tree.flatten(theta_0)
-        leaves = [np.asarray(jnp.asarray(leaf)) for leaf in leaves]
+        leaves = [np.asarray(as_jax(leaf)) for leaf in leaves]
         self._shapes = tuple(leaf.shape for leaf in leaves)
         self._dtypes = tuple(leaf.dtype for leaf in leaves)
         common = jnp.result_type(*self._dtypes)
-        self.origin = jnp.asarray(np.concatenate([x.ravel().astype(common) for x in leaves]))
+        self.origin = as_jax(np.concatenate([x.ravel().astype(common) for x in leaves]))
 
     @property
     def dimension(self) -> int:
@@ -56,7 +56,7 @@ class ParameterSpace(Data):
         if isinstance(self.origin, jax.core.Tracer):
             return self.unravel(self.origin)
         # Without a program for every shape of a slice.
-        return jax.tree.map(jnp.asarray, self.unravel(np.asarray(self.origin)))
+        return jax.tree.map(as_jax, self.unravel(np.asarray(self.origin)))
 
     def unravel(self, vector: Float[Array | np.ndarray, " d"]) -> PyTree:
         """Pytree form of a vector of shape (d,)."""

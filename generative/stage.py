@@ -18,6 +18,7 @@ from generative.errors import InvalidInput
 from generative.parameters import ParameterSpace
 from generative.partly_fixed import PartlyFixed
 from generative.parts import Data, Mask
+from generative.values import as_jax
 
 
 class Stage(Data):
@@ -55,7 +56,7 @@ class Stage(Data):
             If the scale is negative, not finite, or no prefix of `theta_0`.
         """
         scale = space.expand(self.scale, name)
-        bound = jnp.asarray(scale, space.origin.dtype)
+        bound = as_jax(scale, space.origin.dtype)
         return replace(self, scale=bound, space=space, _free=Mask(scale > 0))
 
     def around(self, location: PyTree) -> dist.Distribution:

@@ -51,6 +51,22 @@ def require_finite(name: str, value: Any, allowed: str = "a finite number") -> N
         raise InvalidInput(name, repr(value)[:80], allowed)
 
 
+def as_jax(value: Any, dtype: Any = None) -> jax.Array:
+    """Return a JAX array, from NumPy's without the program per shape that `jnp.asarray` compiles.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it holds anything but numbers.
+    """
+    if isinstance(value, jax.Array):
+        return jnp.asarray(value, dtype)
+    array = np.array(value, dtype)  # a copy: the caller may go on to write into its own
+    if array.dtype != bool and not jnp.issubdtype(array.dtype, jnp.number):
+        raise TypeError(f"{array.dtype} is no dtype of numbers")
+    return jax.device_put(array)
+
+
 def as_array(name: str, value: Any) -> jax.Array:
     """Return a value as a JAX array.
 
@@ -60,7 +76,7 @@ def as_array(name: str, value: Any) -> jax.Array:
         If it holds anything but numbers.
     """
     try:
-        return jnp.asarray(value)
+        return as_jax(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput(name, str(error).split("\n")[0], "an array of numbers") from None
 

@@ -12,7 +12,7 @@ from generative.linear import LinearResiduals
 from generative.model import TwoStageModel
 from generative.problems.problem import LARGEST_DENSE, Problem, Truth
 from generative.stages import GaussianStage
-from generative.values import require_integer
+from generative.values import as_jax, require_integer
 
 
 def linear_gaussian(
@@ -76,7 +76,7 @@ def linear_gaussian(
         first_stage=GaussianStage(first_scale),
         second_stage=GaussianStage(second_scale),
         agreement_strength=agreement_strength,
-        log_likelihood=Partial(_log_likelihood, jnp.asarray(b), jnp.asarray(y), noise),
+        log_likelihood=Partial(_log_likelihood, as_jax(b), as_jax(y), noise),
         **agreement,
     )
     root = np.sqrt(agreement_strength)

@@ -16,6 +16,7 @@ from generative.errors import InvalidInput
 from generative.model import TwoStageModel
 from generative.problems.problem import LARGEST_DENSE, Problem, Truth, require_positive
 from generative.stages import GaussianStage
+from generative.values import as_jax
 
 
 def gaussian_mixture(
@@ -52,7 +53,7 @@ def gaussian_mixture(
         jnp.zeros(d),
         GaussianStage(1.0),
         GaussianStage(1.0),
-        disagreement=Partial(_mixture, jnp.asarray(modes), width),
+        disagreement=Partial(_mixture, as_jax(modes), width),
     )
     return Problem(
         "gaussian_mixture", model, _null_truth(d, log_normalizer), "separate modes of agreement"
@@ -90,7 +91,7 @@ def indicator(
         GaussianStage(1.0),
         GaussianStage(1.0),
         agreement_strength=agreement_strength,
-        disagreement=Partial(_outside, jnp.asarray(direction), jnp.asarray(threshold)),
+        disagreement=Partial(_outside, as_jax(direction), as_jax(threshold)),
     )
     return Problem(
         "indicator", model, _null_truth(d, log_normalizer), "agreement in a half-space: a plateau"

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -18,7 +17,7 @@ from generative.model import TwoStageModel
 from generative.problems.problem import Problem
 from generative.stage import Stage
 from generative.stages import GaussianStage, LaplaceStage
-from generative.values import require_kind
+from generative.values import as_jax, require_kind
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ class TwoHeaded:
         )
 
     def _model(self, sets: LabelledSets, shown: dict[str, Cases]) -> TwoStageModel:
-        small = jnp.asarray(sets.small.inputs)
+        small = as_jax(sets.small.inputs)
         network = networks.TwoHeadedNetwork.zeros(
             small.shape[1], self.scene, self.human, self.hidden
         )
@@ -166,7 +165,7 @@ class TwoHeaded:
             data={"answers": answers},
             inputs=inputs,
             heads=Partial(_heads, is_swapped),
-            questions={name: jnp.asarray(cases.inputs) for name, cases in shown.items()},
+            questions={name: as_jax(cases.inputs) for name, cases in shown.items()},
             labels={name: cases.alice_label for name, cases in shown.items()},
             columns={name: cases.columns() for name, cases in shown.items()},
         )

@@ -14,6 +14,7 @@ from generative.model import TwoStageModel
 from generative.problems.problem import Problem, require_positive
 from generative.problems.separable import Coordinate, separable_truth
 from generative.stages import GaussianStage
+from generative.values import as_jax
 
 Form = Literal["residuals", "disagreement"]
 
@@ -107,14 +108,14 @@ class _Wells:
             raise InvalidInput("form", form, "residuals or disagreement")
         turn = np.eye(len(observed)) if rotation is None else rotation
 
-        turned = None if rotation is None else jnp.asarray(turn)
+        turned = None if rotation is None else as_jax(turn)
         is_known = form == "residuals"
         return TwoStageModel(
-            theta_0=jnp.asarray(turn.T @ np.full(len(observed), self.theta_0)),
+            theta_0=as_jax(turn.T @ np.full(len(observed), self.theta_0)),
             first_stage=GaussianStage(self.first_scale),
             second_stage=GaussianStage(self.second_scale),
             agreement_strength=self.agreement_strength,
-            log_likelihood=Partial(_log_likelihood, self, turned, jnp.asarray(observed)),
+            log_likelihood=Partial(_log_likelihood, self, turned, as_jax(observed)),
             disagreement=None if is_known else Partial(_disagreement, self, turned),
             residuals=Partial(_residuals, turned) if is_known else None,
         )
