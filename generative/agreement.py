@@ -102,7 +102,7 @@ class Agreement(Data):
         """What the user gave, C or r, by the name of the argument."""
         return {"residuals" if self._has_residuals else "disagreement": self._given.whole}
 
-    def disagreement(self, theta: Float[Array, " d"]) -> Float[Array, ""]:
+    def disagreement(self, theta: Float[Array | np.ndarray, " d"]) -> Float[Array, ""]:
         """C of one parameter vector, shape (d,), not negative."""
         if self._has_residuals:
             return 0.5 * jnp.sum(self._evaluate(theta) ** 2)
@@ -113,7 +113,7 @@ class Agreement(Data):
         """r(theta) with C = |r|^2 / 2 of one parameter vector, where it is known."""
         return self._evaluate if self._has_residuals else None
 
-    def _evaluate(self, theta: Float[Array, " d"]) -> Array:
+    def _evaluate(self, theta: Float[Array | np.ndarray, " d"]) -> Array:
         return jnp.asarray(self._given.whole(self._space.unravel(theta)), self._space.origin.dtype)
 
     @property
@@ -184,13 +184,15 @@ class AgreementConditioned(dist.Distribution):
     def _theta_1(self) -> Float[Array, "*batch d"]:
         return self.base.location if hasattr(self.base, "location") else self.base.base_dist.loc
 
-    def unnormalized_log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def unnormalized_log_prob(
+        self, value: Float[Array | np.ndarray, "*batch d"]
+    ) -> Float[Array, "*batch"]:
         """Return log p2(value | theta_1) - lambda C(value), nats."""
         self._refuse_batches()
         penalty = jnp.vectorize(self.agreement.disagreement, signature="(d)->()")(value)
         return self.base.log_prob(value) - self.agreement.strength * penalty
 
-    def log_prob(self, value: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def log_prob(self, value: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """Return the normalised log density, nats.
 
         Raises

@@ -264,7 +264,7 @@ class TwoStageModel(Data):
             return {}
         return self.observation.answer_log_likelihood(self.space.unravel(self.space.vector(theta)))
 
-    def observe(self, theta_2: Float[Array, " d"]) -> None:
+    def observe(self, theta_2: Float[Array | np.ndarray, " d"]) -> None:
         """Make the data's sample statements, given theta_2 (part of :func:`two_stage`)."""
         if not self.moving_2.all():
             # The support of theta_2 moves with theta_1 then; a deterministic site makes NumPyro

@@ -121,8 +121,8 @@ class Observation(Data):
                 raise InvalidInput("data", f"site {name!r}", f"the sample sites {sorted(sites)}")
             self._check_shape(name, value, sites[name])
         for name, outside in _outside(self, theta).items():
-            value = np.asarray(self.data[name])
-            found = value[np.broadcast_to(outside, value.shape)]
+            given = np.asarray(self.data[name])
+            found = given[np.broadcast_to(outside, given.shape)]
             if len(found):
                 support = self._sites(theta)[name]["fn"].support
                 raise InvalidInput(f"data[{name!r}]", found[0], f"values in {support}")

@@ -110,6 +110,6 @@ class PartlyFixed(dist.Distribution):
         free = self.base.sample(key, sample_shape)
         return _Embedding(self.location, self.index)(free)
 
-    def log_prob(self, value: Array) -> Array:
+    def log_prob(self, value: Array | np.ndarray) -> Array:
         """Log density of the free coordinates, nats."""
         return self.base.log_prob(value[..., np.asarray(self.index, int)])

@@ -110,12 +110,12 @@ class Stage(Data):
         """Bound of the score's modulus, shape (d,), infinite where fixed; None if it has none."""
         return None
 
-    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
         density = self.around(jnp.zeros_like(shift))
         return jax.grad(lambda x: density.log_prob(x).sum())(shift)
 
-    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """Derivative of the log density by the log of a factor on all scales, nats."""
         index = np.flatnonzero(self.free)
         free = jnp.asarray(shift)[..., index]
@@ -181,7 +181,7 @@ class Stage(Data):
         if self.has_kinks:
             raise self._lacks(name)
 
-    def _whitened(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch f"]:
+    def _whitened(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch f"]:
         index = np.flatnonzero(self.free)
         return shift[..., index] / self.scale[index]
 

@@ -73,11 +73,11 @@ class GaussianStage(Stage):
         """Variance per coordinate, shape (d,)."""
         return _as_numpy(self.scale) ** 2
 
-    def score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
+    def score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch d"]:
         """Gradient of the log density by the shift, 0 where fixed."""
-        return -shift * self.inverse_scale**2
+        return -jnp.asarray(shift) * self.inverse_scale**2
 
-    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
         return (self._whitened(shift) ** 2 - 1).sum(axis=-1)
 
@@ -117,7 +117,7 @@ class LaplaceStage(Stage):
         """1 / scale, and infinity where fixed."""
         return jnp.where(self.free, self.inverse_scale, jnp.inf)
 
-    def scale_score(self, shift: Float[Array, "*batch d"]) -> Float[Array, "*batch"]:
+    def scale_score(self, shift: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """See :meth:`Stage.scale_score`."""
         return (self._whitened(jnp.abs(shift)) - 1).sum(axis=-1)
 

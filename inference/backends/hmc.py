@@ -20,6 +20,7 @@ from inference.estimate import Estimate
 from inference.evidence.beside_chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
+from inference.kernels.exchange.bridges import bridged, judged, worth_bridging
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.lag import MOST, moves_needed
@@ -37,6 +38,8 @@ from inference.running.progress import SILENT, Monitor
 _MAX_FAILURE_RATE = 1e-3
 # Moves per persistent negative sample, until warm-up has measured how many it takes.
 _FIRST_MOVES = 4
+# Iterations from which there is something to learn.
+_SHORTEST_PHASE = 8
 # Draws per chain at which that memory is measured.
 _LAG_POINTS = 64
 
@@ -71,7 +74,8 @@ class HMC(Sampler):
     max_num_steps : int
         Leapfrog steps per trajectory, at most.
     target_acceptance : float
-        Of the exchange move.
+        Of the exchange move. Where warm-up has to shorten trajectories for it, and negative samples
+        are moved rather than drawn exactly, the exchange ratio is bridged and its force learned.
     max_doublings : int
         With persistent negative samples the draws are repeated with twice the moves per sample,
         so many times at most, until that changes nothing beyond Monte Carlo error; the last ones
@@ -94,7 +98,7 @@ class HMC(Sampler):
     num_moves: int | None = Field(None, ge=1)
     rejection_cap: int = Field(100_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
-    target_acceptance: float = Field(0.7, gt=0, lt=1)
+    target_acceptance: float = Field(0.5, gt=0, lt=1)
     max_doublings: int = Field(3, ge=0, le=8)
     num_fresh: int = Field(256, ge=0)
     evidence_particles: int = Field(64, ge=0)
@@ -116,6 +120,12 @@ class HMC(Sampler):
         notes = [note]
         if "num_moves" in draws.tuning:
             notes.append(f"{draws.tuning['num_moves']} HMC moves per negative sample")
+        if "explained" in draws.tuning:
+            notes.append(
+                f"the exchange ratio is bridged in {draws.tuning['num_bridges']} steps, with a "
+                "learned normaliser that explains at least "
+                f"{draws.tuning['explained']:.2f} of the score's variance"
+            )
         return replace(draws, negative=sampler).also(notes=notes)
 
     def log_evidence(
@@ -199,22 +209,30 @@ class HMC(Sampler):
         return draws if sampler.is_exact else self._verified(model, loop, state, draws, key_fresh)
 
     def _warm_up(self, kernel: ExchangeKernel, loop: Loop, state: PyTree, key: jax.Array) -> PyTree:
-        """Adapt in three phases: flat metrics, curved metrics, and the better of the two."""
+        """Adapt in four phases: flat metrics, curved ones, the better of the two, and bridges."""
         quarter = self.num_warmup // 4
-        lengths = [quarter, quarter, self.num_warmup - 2 * quarter]
-        flat_tuning = state.tuning
+        lengths = [quarter, quarter, quarter, self.num_warmup - 3 * quarter]
+        key_learn, key_moves = prng.split(key)
+        flat_tuning, plain = state.tuning, None
         for phase, length in enumerate(lengths):
             iterations = -(-length // self.thinning)
             state = state._replace(num_warmup=state.i + iterations * self.thinning)
-            state, values = loop.run(state, iterations, f"warm-up {phase + 1}/3")
-            if phase == 2 or iterations < 8:
+            state, values = loop.run(state, iterations, f"warm-up {phase + 1}/4")
+            if phase == 3 or iterations < _SHORTEST_PHASE:
+                continue
+            if phase == 2:
+                state = state if plain is None else judged(state, plain)
                 continue
             late = {n: values[n][:, iterations // 2 :] for n in ("theta_2", "negative")}
             if phase == 0:
                 flat_tuning = state.tuning
+            adapted = state.tuning.step_1
             state = _refitted(kernel.model, state, late, flat_tuning, np.asarray(phase > 0))
+            if phase == 1 and worth_bridging(kernel, adapted):
+                late = {n: values[n][:, iterations // 2 :] for n in ("theta_1", "negative")}
+                state, plain = bridged(kernel, state, late, adapted, key_learn), adapted
         if self.num_moves is None and values and not kernel.negative.is_exact:
-            state = _with_moves(kernel, state, values, key)
+            state = _with_moves(kernel, state, values, key_moves)
         return state
 
     def _verified(
@@ -304,15 +322,16 @@ def collect_exchange(model: TwoStageModel, state: ExchangeState) -> dict[str, ja
 
 def _record(kernel: ExchangeKernel, state: ExchangeState) -> dict[str, Any]:
     tuning = state.tuning
-    return {
+    found: dict[str, Any] = {
         "kernel": type(kernel).__name__,
         "negative": type(kernel.negative).__name__,
         "step_theta_1": np.asarray(tuning.step_1.value).tolist(),
         "step_theta_2": np.asarray(tuning.step_2.value).tolist(),
         "step_negative": np.asarray(tuning.step_negative.value).tolist(),
-        **(
-            {}
-            if kernel.negative.is_exact
-            else {"num_moves": int(np.max(np.asarray(state.num_moves)))}
-        ),
     }
+    if not kernel.negative.is_exact:
+        found["num_moves"] = int(np.max(np.asarray(state.num_moves)))
+    if (num_bridges := int(np.max(np.asarray(state.num_bridges)))) > 1:
+        explained = float(np.asarray(tuning.explained)[0])
+        found |= {"num_bridges": num_bridges, "explained": explained}
+    return found

@@ -171,17 +171,15 @@ def _curvatures(
     return *pairs, spread, inverse_spread
 
 
-def score(
-    model: TwoStageModel, surrogate: LinearGaussianAgreement, theta_1: Float[Array, " d"]
-) -> Float[Array, " d"]:
-    """Gradient of the surrogate of log Z(theta_1), kept where that of log Z must lie.
+def bounded(model: TwoStageModel, score: Float[Array, " d"]) -> Float[Array, " d"]:
+    """A surrogate's gradient of log Z(theta_1), kept where that of log Z must lie.
 
     The gradient of log Z is a mean of gradients of log p2, which heavy tails bound. The surrogate's
     is not bounded, and would drive theta_1 to infinity against a prior that falls only
     exponentially, or slower.
     """
-    value, bound = surrogate.score(theta_1), model.second_stage.score_bound
-    return value if bound is None else jnp.clip(value, -bound, bound)
+    bound = model.second_stage.score_bound
+    return score if bound is None else jnp.clip(score, -bound, bound)
 
 
 def _leading_eigenpairs(

@@ -20,7 +20,10 @@ from inference.moves.reference_hmc import reference_hmc
 
 
 class NegativeSampler(Data):
-    """How a negative sample under theta_1 is made."""
+    """How a negative sample under theta_1 is made.
+
+    As a move from `start` it is reversible with respect to q(. | theta_1).
+    """
 
     @property
     @abstractmethod
@@ -126,7 +129,7 @@ class RejectionNegative(NegativeSampler):
 
 
 class PersistentNegative(NegativeSampler):
-    """Move the last negative sample under the new theta_1: a fresh proposal, then HMC, repeatedly.
+    """Move the last negative sample under the new theta_1: fresh proposals and HMC in turn.
 
     Approximate: w lags behind theta_1 when `num_moves` is small. That doubling `num_moves`
     changes nothing is the evidence that it is enough.
@@ -157,13 +160,15 @@ class PersistentNegative(NegativeSampler):
         def penalty(theta: Array) -> Array:
             return model.agreement.strength * model.agreement.disagreement(theta)
 
+        def renew(key: jax.Array, w: Array) -> Array:
+            return independence_step(key, model, theta_1, w, lambda theta: -penalty(theta))
+
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry
             key_fresh, key_move = jax.random.split(jax.random.fold_in(key, index))
-            w = independence_step(key_fresh, model, theta_1, w, lambda theta: -penalty(theta))
             w, info = reference_hmc(
                 key_move,
-                w,
+                renew(key_fresh, w),
                 lambda theta: log_agreeing(model, theta_1, theta),
                 metric,
                 metric.mean(theta_1),
@@ -173,6 +178,8 @@ class PersistentNegative(NegativeSampler):
             return w, total + info.acceptance_rate
 
         w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
+        # The same moves backwards, as a path that is run both ways needs it.
+        w = renew(jax.random.fold_in(key, num_moves), w)
         return w, total / num_moves.astype(total.dtype), jnp.ones((), bool)
 
 

@@ -153,7 +153,7 @@ class ConstrainedHMC(ExchangeKernel):
         end = self._bounce(
             key,
             jnp.concatenate([theta_1, theta_2]),
-            surrogate_force(model, tuning.transport),
+            surrogate_force(model, tuning.normalizer),
             lambda both: self._constraint(share(model, *jnp.split(both, 2))),
             reference,
             reference.mean(model.space.origin),

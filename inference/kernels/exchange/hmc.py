@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from generative import LinearGaussianAgreement, TwoStageModel
+from generative import TwoStageModel
 from inference.gaussians.joint import posterior_reference
-from inference.gaussians.surrogate import score
 from inference.kernels.exchange.kernel import ExchangeKernel
+from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import ExchangeState
 from inference.moves.density import log_joint, share
 from inference.moves.reference_hmc import divided, integrate, kinetic_energy
@@ -46,7 +46,7 @@ class ExchangeHMC(ExchangeKernel):
         length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)
         step_size, num_steps = divided(length, tuning.step_joint.value, self.max_num_steps)
         end = integrate(
-            surrogate_force(model, tuning.transport),
+            surrogate_force(model, tuning.normalizer),
             position,
             velocity,
             reference.mean(origin),
@@ -68,7 +68,7 @@ class ExchangeHMC(ExchangeKernel):
 
 
 def surrogate_force(
-    model: TwoStageModel, surrogate: LinearGaussianAgreement
+    model: TwoStageModel, surrogate: NormalizerSurrogate
 ) -> Callable[[Array], tuple[Array, Array]]:
     """Log joint density with the surrogate's normaliser (nats), and the field that kicks follow."""
     last = model.dimension
@@ -80,7 +80,7 @@ def surrogate_force(
     def force(both: Float[Array, " two_d"]) -> tuple[Array, Array]:
         value, gradient = jax.value_and_grad(log_density)(both)
         theta_1 = both[:last]
-        field = gradient.at[:last].add(-score(model, surrogate, theta_1))
+        field = gradient.at[:last].add(-surrogate.score(model, theta_1))
         return value - surrogate.log_normalizer(theta_1), field
 
     return force

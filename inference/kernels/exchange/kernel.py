@@ -23,15 +23,18 @@ _TARGET_SECOND, _TARGET_NEGATIVE = 0.85, 0.8
 _NUM_PARTICLES = 64
 
 
-class _Settled(NamedTuple):
-    """One chain after an exchange step."""
+class _Path(NamedTuple):
+    """A negative sample on its way from the proposal back to theta_1, and what came of it."""
 
+    at: Float[Array, " d"]  # the theta_1 that it is a draw for
+    w: Float[Array, " d"]
+    fresh: Float[Array, " d"]  # under the proposal
+    log_ratio: Float[Array, ""]  # of Z(theta_1) / Z(theta_1'), nats
+    rate_negative: Float[Array, ""]  # of the moves under the proposal
+    found: Bool[Array, ""]
     theta_1: Float[Array, " d"]
     theta_2: Float[Array, " d"]
-    negative: Float[Array, " d"]
     acceptance_rate: Float[Array, ""]
-    rate_negative: Float[Array, ""]  # of the moves of the negative sample
-    found: Bool[Array, ""]
 
 
 class ExchangeKernel(ChainKernel):
@@ -69,7 +72,7 @@ class ExchangeKernel(ChainKernel):
         negative: NegativeSampler | None = None,
         num_moves: int = 4,
         max_num_steps: int = 32,
-        target_acceptance: float = 0.7,
+        target_acceptance: float = 0.5,
         transport: bool = True,
         omit_normalizer: bool = False,
     ):
@@ -114,6 +117,7 @@ class ExchangeKernel(ChainKernel):
             i=count,
             num_warmup=count + num_warmup,
             num_moves=count + self.num_moves,
+            num_bridges=count + 1,
             tuning=tuning,
             acceptance_rate=zero,
             acceptance_rate_2=zero,
@@ -189,7 +193,7 @@ class ExchangeKernel(ChainKernel):
     def _carry(self, tuning: Tuning, w: Array, source: Array, target: Array) -> Array:
         """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
         if self.transport:
-            return w + tuning.transport.gain(target - source)
+            return w + tuning.normalizer.shift(self.model, source, target)
         return share(self.model, target, w)
 
     def _settle(
@@ -203,44 +207,73 @@ class ExchangeKernel(ChainKernel):
         """Accept or reject a proposal by the exchange ratio, and renew the negative sample.
 
         `log_proposal` is the log of the reverse over the forward proposal density.
-        """
-        keys = jax.random.split(key, 3)
-        tuning = state.tuning
-        proposal = (proposed_1, proposed_2, log_proposal)
-        carried = self._carry(tuning, state.negative, state.z["theta_1"], proposed_1)
 
-        def turn(index: Array, kept: _Settled) -> _Settled:
-            is_first = index == 0
+        The ratio Z(theta_1) / Z(theta_1') is estimated by annealed importance sampling from a
+        negative sample under the proposal back to theta_1, in equal steps with a move after each
+        but the last. Run backwards this is the same path in the other direction, which makes the
+        accept step exact for an exact negative sample and any number of steps.
+        """
+        bridges = state.num_bridges
+        proposal = (proposed_1, proposed_2, log_proposal)
+        theta_1 = state.z["theta_1"]
+        key_accept, key_moves = jax.random.split(key)
+
+        def turn(index: Array, path: _Path) -> _Path:
+            is_first, is_last = index == 0, index == bridges - 1
             w, rate, found = self._negative(
-                keys[2 * index],
+                jax.random.fold_in(key_moves, index),
                 state._replace(num_moves=jnp.where(is_first, state.num_moves, 1)),
-                jnp.where(is_first, proposed_1, kept.theta_1),
-                jnp.where(is_first, carried, kept.negative),
+                path.at,
+                path.w,
+            )
+            target = proposed_1 + ((index + 1) / bridges).astype(theta_1.dtype) * (
+                theta_1 - proposed_1
+            )
+            carried = self._carry(state.tuning, w, path.at, target)
+            gain = log_agreeing(self.model, target, carried) - log_agreeing(self.model, path.at, w)
+            path = path._replace(
+                at=target,
+                w=jnp.where(index < bridges, carried, w),
+                fresh=jnp.where(is_first, w, path.fresh),
+                log_ratio=path.log_ratio + gain,
+                rate_negative=jnp.where(is_first, rate, path.rate_negative),
+                found=path.found & found,
             )
 
-            def accept() -> _Settled:
-                return self._accepted(keys[1], state, proposal, w, found, rate)
+            def accept() -> _Path:
+                return self._accepted(key_accept, state, proposal, path)
 
-            return jax.lax.cond(is_first, accept, lambda: kept._replace(negative=w))
+            return jax.lax.cond(is_last, accept, lambda: path)
 
         # An accepted sample has passed a test that depends on it, and a refused proposal leaves
         # the old one in place: neither has the law of q any more until it moves. One move is
-        # enough to go on from, since each proposal makes `num_moves` more. A loop of two turns
-        # compiles the sampler once.
-        zero, no = jnp.zeros((), proposed_1.dtype), jnp.zeros((), bool)
-        start = _Settled(state.z["theta_1"], state.z["theta_2"], state.negative, zero, zero, no)
-        turns = 1 if self.negative.is_exact else 2
+        # enough to go on from, since each proposal makes `num_moves` more. A loop compiles the
+        # sampler once.
+        zero = jnp.zeros((), proposed_1.dtype)
+        carried = self._carry(state.tuning, state.negative, theta_1, proposed_1)
+        start = _Path(
+            at=proposed_1,
+            w=carried,
+            fresh=carried,
+            log_ratio=zero,
+            rate_negative=zero,
+            found=jnp.ones((), bool),
+            theta_1=theta_1,
+            theta_2=state.z["theta_2"],
+            acceptance_rate=zero,
+        )
+        turns = bridges if self.negative.is_exact else bridges + 1
         settled = jax.lax.fori_loop(0, turns, turn, start)
         rate, is_warmup = settled.acceptance_rate, state.i < state.num_warmup
         return state._replace(
             z={"theta_1": settled.theta_1, "theta_2": settled.theta_2},
-            negative=settled.negative,
+            negative=settled.w,
             acceptance_rate=rate,
             num_failed=state.num_failed + jnp.where(settled.found | is_warmup, 0, 1),
-            tuning=tuning._replace(
-                step_1=self._adapted(state, tuning.step_1, rate, self.target_acceptance),
+            tuning=state.tuning._replace(
+                step_1=self._adapted(state, state.tuning.step_1, rate, self.target_acceptance),
                 step_negative=self._adapted(
-                    state, tuning.step_negative, settled.rate_negative, _TARGET_NEGATIVE
+                    state, state.tuning.step_negative, settled.rate_negative, _TARGET_NEGATIVE
                 ),
             ),
         )
@@ -250,30 +283,25 @@ class ExchangeKernel(ChainKernel):
         key: jax.Array,
         state: ExchangeState,
         proposal: tuple[Array, Array, Array],
-        fresh: Array,
-        found: Array,
-        rate_negative: Array,
-    ) -> _Settled:
-        """Accept or reject, given a negative sample under the proposal."""
-        model = self.model
+        path: _Path,
+    ) -> _Path:
+        """Accept or reject, given the ratio of normalisers; go on with the sample that is kept."""
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
         proposed_1, proposed_2, log_proposal = proposal
         log_accept = (
-            log_joint(model, proposed_1, proposed_2)
-            - log_joint(model, theta_1, theta_2)
+            log_joint(self.model, proposed_1, proposed_2)
+            - log_joint(self.model, theta_1, theta_2)
             + log_proposal
         )
         if not self.omit_normalizer:
-            carried = self._carry(state.tuning, fresh, proposed_1, theta_1)
-            log_accept += log_agreeing(model, theta_1, carried)
-            log_accept -= log_agreeing(model, proposed_1, fresh)
-        log_accept = jnp.where(found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
+            log_accept += path.log_ratio
+        log_accept = jnp.where(path.found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
         accept = -jax.random.exponential(key, (), theta_1.dtype) < log_accept
-        return _Settled(
-            jnp.where(accept, proposed_1, theta_1),
-            jnp.where(accept, proposed_2, theta_2),
-            jnp.where(accept, fresh, state.negative),
-            jnp.exp(jnp.minimum(log_accept, 0.0)).astype(theta_1.dtype),
-            rate_negative,
-            found,
+        kept = jnp.where(accept, proposed_1, theta_1)
+        return path._replace(
+            at=kept,
+            w=jnp.where(accept, path.fresh, state.negative),
+            theta_1=kept,
+            theta_2=jnp.where(accept, proposed_2, theta_2),
+            acceptance_rate=jnp.exp(jnp.minimum(log_accept, 0.0)).astype(theta_1.dtype),
         )

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from generative import LinearGaussianAgreement
 from inference.gaussians.first_given_second import FirstGivenSecond
+from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.moves.step_size import StepSize
 
 
@@ -16,7 +17,12 @@ class Tuning(NamedTuple):
     Attributes
     ----------
     transport : LinearGaussianAgreement
-        Surrogate of q(. | theta_1): the map T and the surrogate of log Z.
+        Surrogate of q(. | theta_1), by which references are made.
+    normalizer : NormalizerSurrogate
+        Surrogate of log Z: the force, and the map T.
+    explained : float array
+        Share of the variance of grad log Z that it explains, at least; NaN where nothing was
+        learned.
     reference_1 : FirstGivenSecond
         Reference of moves of theta_1.
     metric_2, metric_negative : LinearGaussianAgreement
@@ -30,6 +36,8 @@ class Tuning(NamedTuple):
     """
 
     transport: LinearGaussianAgreement
+    normalizer: NormalizerSurrogate
+    explained: Float[Array, ""]
     reference_1: FirstGivenSecond
     metric_2: LinearGaussianAgreement
     metric_negative: LinearGaussianAgreement
@@ -49,8 +57,9 @@ class ExchangeState(NamedTuple):
         theta_1 and theta_2, each of shape (d,).
     negative : array, shape (d,)
     rng_key : PRNG key
-    i, num_warmup, num_moves : int arrays
-        Iteration, length of warm-up, and HMC moves per negative sample.
+    i, num_warmup, num_moves, num_bridges : int arrays
+        Iteration, length of warm-up, HMC moves per negative sample, and steps in which the ratio
+        of normalisers is estimated.
     tuning : Tuning
     acceptance_rate, acceptance_rate_2 : float arrays
         Of the exchange move and of the move of theta_2.
@@ -67,6 +76,7 @@ class ExchangeState(NamedTuple):
     i: Int[Array, ""]
     num_warmup: Int[Array, ""]
     num_moves: Int[Array, ""]
+    num_bridges: Int[Array, ""]
     tuning: Tuning
     acceptance_rate: Float[Array, ""]
     acceptance_rate_2: Float[Array, ""]

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from inference.gaussians.surrogate import score
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.moves.density import log_first, log_joint, log_second, share
@@ -111,6 +110,6 @@ class TransportedExchange(ExchangeKernel):
 
         def force(theta_1: Array) -> tuple[Array, Array]:
             value, gradient = jax.value_and_grad(log_density)(theta_1)
-            return value, gradient - score(model, tuning.transport, theta_1)
+            return value, gradient - tuning.normalizer.score(model, theta_1)
 
         return force

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.gaussians import surrogate as surrogates
 from inference.gaussians.first_given_second import FirstGivenSecond
+from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import Tuning
 from inference.moves import step_size as step_sizes
 
@@ -23,7 +24,10 @@ def untuned(key: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]) ->
     transport = surrogates.fit(key, model, potential, draws, _NUM_CURVATURE_POINTS)
     flat = surrogates.flat(model, surrogates.rank(model))
     steps = (step_sizes.initial(_FIRST_STEP, draws.dtype) for _ in range(4))
-    return Tuning(transport, FirstGivenSecond(model, transport), flat, flat, flat, *steps)
+    normalizer = NormalizerSurrogate.uncorrected(model, transport)
+    first = FirstGivenSecond(model, transport)
+    unknown = jnp.asarray(jnp.nan, draws.dtype)
+    return Tuning(transport, normalizer, unknown, first, flat, flat, flat, *steps)
 
 
 @jax.jit
@@ -72,6 +76,8 @@ def refitted(
     dtype = draws["negative"].dtype
     return Tuning(
         transport,
+        NormalizerSurrogate.uncorrected(model, transport),
+        tuning.explained,
         FirstGivenSecond(model, transport),
         better("2", metric_2),
         better("negative", transport),

@@ -1,0 +1,194 @@
+"""What negative samples teach about log Z(theta_1) beyond a quadratic.
+
+The gradient of log Z is a mean over negative samples, grad log Z(theta_1) = E[grad log p2(w | .)]
+with w ~ q(. | theta_1), so a regression of single gradients on theta_1 fits the gradient of a
+potential, and needs no value of Z. Pairs are free: at any theta_1, w can be moved again. Frozen
+after warm-up the potential is a force and a shift like those of the quadratic surrogate, whose
+correction it is: a poor one costs acceptance, and nothing else.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from generative import LinearGaussianAgreement, TwoStageModel
+from inference.gaussians.surrogate import bounded, rank
+
+_NUM_UNITS = 128
+_NUM_STEPS, _BATCH, _LEARNING_RATE = 2000, 256, 1e-2
+_HELD_OUT = 8  # every eighth theta_1
+
+
+class Correction(eqx.Module):
+    """A potential with softplus units: linear'x + heights'softplus(slopes x + offsets).
+
+    Parameters
+    ----------
+    rows : array, shape (r, d)
+        x = rows theta_1, in posterior standard deviations.
+    slopes : array, shape (u, r)
+    offsets, heights : arrays, shape (u,)
+    linear : array, shape (r,)
+    """
+
+    rows: Float[Array, "r d"]
+    slopes: Float[Array, "u r"]
+    offsets: Float[Array, " u"]
+    heights: Float[Array, " u"]
+    linear: Float[Array, " r"]
+
+    def __call__(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
+        """Value, nats."""
+        x = self.rows @ theta_1
+        return self.linear @ x + self.heights @ jax.nn.softplus(self.slopes @ x + self.offsets)
+
+    def score(self, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Gradient by theta_1."""
+        return self.rows.T @ self.along(self.rows @ theta_1)
+
+    def along(self, x: Float[Array, " r"]) -> Float[Array, " r"]:
+        """Gradient by x."""
+        bend = self.heights * jax.nn.sigmoid(self.slopes @ x + self.offsets)
+        return self.linear + self.slopes.T @ bend
+
+
+class NormalizerSurrogate(eqx.Module):
+    """What stands in for log Z in the force, and for the mean of q(. | theta_1) in the shift.
+
+    Parameters
+    ----------
+    quadratic : LinearGaussianAgreement
+    correction : Correction
+    """
+
+    quadratic: LinearGaussianAgreement
+    correction: Correction
+
+    @classmethod
+    def uncorrected(
+        cls, model: TwoStageModel, quadratic: LinearGaussianAgreement
+    ) -> "NormalizerSurrogate":
+        """Return the quadratic, with a correction that is 0."""
+        number, dtype = rank(model), model.space.origin.dtype
+        units = jnp.zeros(_NUM_UNITS, dtype)
+        rows, slopes = jnp.zeros((number, model.dimension), dtype), jnp.zeros((_NUM_UNITS, number))
+        zero = Correction(rows, slopes.astype(dtype), units, units, jnp.zeros(number, dtype))
+        return cls(quadratic, zero)
+
+    def log_normalizer(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
+        """Surrogate of log Z(theta_1), nats, up to a constant."""
+        return self.quadratic.log_normalizer(theta_1) + self.correction(theta_1)
+
+    def score(self, model: TwoStageModel, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
+        """Its gradient, kept where that of log Z must lie."""
+        value = self.quadratic.score(theta_1) + self.correction.score(theta_1)
+        return bounded(model, value)
+
+    def shift(
+        self, model: TwoStageModel, source: Float[Array, " d"], target: Float[Array, " d"]
+    ) -> Float[Array, " d"]:
+        """Mean of q(. | target) less that of q(. | source).
+
+        A Gaussian second stage has E[w] = theta_1 + S2 grad log Z(theta_1).
+        """
+        linear = self.quadratic.gain(target - source)
+        if not model.second_stage.is_gaussian:
+            return linear
+        bend = self.correction.score(target) - self.correction.score(source)
+        return linear + jnp.asarray(model.second_stage.variance, bend.dtype) * bend
+
+
+class Pairs(NamedTuple):
+    """Values of theta_1, and two means of grad log p2(w | theta_1) at each.
+
+    Attributes
+    ----------
+    theta_1 : array, shape (n, d)
+    scores : array, shape (2, n, d)
+        Of earlier and of later moves of w.
+    """
+
+    theta_1: Float[Array, "n d"]
+    scores: Float[Array, "2 n d"]
+
+
+@jax.jit
+def learn(
+    key: jax.Array, model: TwoStageModel, quadratic: LinearGaussianAgreement, pairs: Pairs
+) -> tuple[NormalizerSurrogate, Float[Array, ""]]:
+    """Correct a quadratic by pairs; return with it the share of the score's variance it explains.
+
+    The share is that of the *mean* score, quadratic part included, at values of theta_1 that were
+    held out: the noise of single samples cancels in the product of two of them.
+    """
+    d = model.dimension
+    number, dtype = rank(model), pairs.theta_1.dtype
+    spread = jnp.std(pairs.theta_1, axis=0)
+    basis = jnp.eye(d, dtype=dtype) if number == d else _leading(quadratic, spread)
+    rows = jnp.where(spread > 0, basis / jnp.where(spread > 0, spread, 1), 0)
+    x = pairs.theta_1 @ rows.T
+    known = jax.vmap(quadratic.score)(pairs.theta_1)
+    target = ((pairs.scores - known) * spread) @ basis.T
+    is_held_out = jnp.arange(len(x)) % _HELD_OUT == 0
+    key_slopes, key_offsets, key_steps = jax.random.split(key, 3)
+    slopes = jax.random.normal(key_slopes, (_NUM_UNITS, number), dtype) / jnp.sqrt(number)
+    offsets = jax.random.normal(key_offsets, (_NUM_UNITS,), dtype) - slopes @ x.mean(axis=0)
+    start = Correction(
+        rows, slopes, offsets, jnp.zeros(_NUM_UNITS, dtype), jnp.zeros(number, dtype)
+    )
+    trained = _trained(key_steps, start, x, target.mean(axis=0))
+    left = target - jax.vmap(trained.along)(x)
+    whole = (pairs.scores * spread) @ basis.T
+    explained = 1 - _covariance(left, is_held_out) / _covariance(whole, is_held_out)
+    better = _covariance(left, is_held_out) < _covariance(target, is_held_out)
+    plain = NormalizerSurrogate.uncorrected(model, quadratic)
+    learned = NormalizerSurrogate(quadratic, trained)
+    chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), learned, plain)
+    return chosen, explained
+
+
+def _covariance(values: Float[Array, "2 n r"], chosen: Array) -> Float[Array, ""]:
+    """Sum over coordinates of the covariance of two estimates: that of what they estimate."""
+    weights = chosen / jnp.sum(chosen)
+    centred = values - jnp.einsum("n,knr->kr", weights, values)[:, None]
+    return jnp.einsum("n,nr,nr->", weights, centred[0], centred[1])
+
+
+def _trained(
+    key: jax.Array,
+    start: Correction,
+    x: Float[Array, "n r"],
+    target: Float[Array, "n r"],
+) -> Correction:
+    optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, _NUM_STEPS))
+    used = np.flatnonzero(np.arange(len(x)) % _HELD_OUT)
+
+    def loss(parameters: tuple[Array, ...], batch: Array) -> Array:
+        found = jax.vmap(_with(start, parameters).along)(x[batch])
+        return jnp.mean(jnp.sum((found - target[batch]) ** 2, axis=-1))
+
+    def step(carry: tuple, key: jax.Array) -> tuple:
+        parameters, state = carry
+        batch = jax.random.choice(key, used, (_BATCH,))
+        gradient = jax.grad(loss)(parameters, batch)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(parameters, updates), state), None
+
+    parameters = (start.slopes, start.offsets, start.heights, start.linear)
+    carry = (parameters, optimizer.init(parameters))
+    (parameters, _), _ = jax.lax.scan(step, carry, jax.random.split(key, _NUM_STEPS))
+    return _with(start, parameters)
+
+
+def _with(correction: Correction, parameters: tuple[Array, ...]) -> Correction:
+    return Correction(correction.rows, *parameters)
+
+
+def _leading(quadratic: LinearGaussianAgreement, spread: Float[Array, " d"]) -> Float[Array, "r d"]:
+    """Orthonormal directions of the surrogate's rows, in standard deviations of theta_1."""
+    return jnp.linalg.qr((quadratic.A * spread).T)[0].T
