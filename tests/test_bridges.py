@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
-from generative import problems
+from generative import AgreementConditioned, problems
 from inference import HMC, Result, infer
 from inference.annealing.conditional_smc import annealed_draws
 from inference.backends.hmc import collect_exchange
+from inference.gaussians.surrogate import flat
 from inference.kernels.exchange.bridges import NUM_BRIDGES
 from inference.kernels.exchange.hmc import ExchangeHMC
-from inference.kernels.exchange.learned import NormalizerSurrogate, Pairs, learn
+from inference.kernels.exchange.learned import Correction, NormalizerSurrogate, Pairs, learn
 from inference.kernels.negative import PersistentNegative, RejectionNegative
 from inference.moves.chain_kernel import start, sweeps
+from inference.moves.density import log_agreeing
+from inference.moves.independence import independence_step
+from inference.moves.reference_hmc import reference_hmc
 from inference.running.loop import Loop
 from tests.statistical import moments_z, z_limit
 
@@ -26,14 +30,25 @@ class Stretched(ExchangeHMC):
         return target + (w - source) * jnp.exp(0.3 * (target - source))
 
 
-def bridged_draws(kernel, seed, bend):
-    """Draws of chains with six bridges, and an arbitrary correction of size `bend`."""
+class Leaning(ExchangeHMC):
+    """Carries negative samples by a shift that its inverse does not undo."""
+
+    def _carry(self, tuning, w, source, target):
+        return super()._carry(tuning, w, source, target) + 0.5 * w * jnp.sum(target - source)
+
+
+def wrong_correction():
+    """Return a potential of slope up to one, which nothing was learned from."""
+    units, ones = 128, jnp.ones((128, 1))
+    heights = jnp.where(jnp.arange(units) == 0, 2.0, 0.0)
+    return Correction(jnp.ones((1, 1)), ones, jnp.zeros(units), heights, jnp.full(1, -0.7))
+
+
+def bridged_draws(kernel, seed):
+    """Draws of chains with six bridges, and an arbitrary correction."""
     state = start(kernel, jax.random.split(jax.random.key(seed), 16), 300)
-    surrogate = state.tuning.normalizer
-    rng = np.random.default_rng(seed)
-    wrong = jax.tree.map(lambda x: bend * rng.normal(size=x.shape[1:]), surrogate.correction)
-    wrong = jax.tree.map(lambda x: jnp.broadcast_to(x, (16, *x.shape)), wrong)
-    normalizer = NormalizerSurrogate(surrogate.quadratic, wrong)
+    wrong = jax.tree.map(lambda x: jnp.broadcast_to(x, (16, *x.shape)), wrong_correction())
+    normalizer = NormalizerSurrogate(state.tuning.normalizer.quadratic, wrong)
     state = state._replace(
         num_bridges=jnp.full_like(state.num_bridges, 6),
         tuning=state.tuning._replace(normalizer=normalizer),
@@ -44,17 +59,20 @@ def bridged_draws(kernel, seed, bend):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "negative", "is_right"),
+    ("kernel", "negative", "mover", "is_right"),
     [
-        (ExchangeHMC, RejectionNegative(), True),
-        (ExchangeHMC, PersistentNegative(), True),
-        (Stretched, RejectionNegative(), False),
+        (ExchangeHMC, RejectionNegative(), None, True),
+        (ExchangeHMC, RejectionNegative(), PersistentNegative(), True),
+        (ExchangeHMC, PersistentNegative(), None, True),
+        (Stretched, RejectionNegative(), None, False),
+        (Leaning, RejectionNegative(), PersistentNegative(), False),
     ],
-    ids=["rejection", "persistent", "control"],
+    ids=["drawn", "drawn and moved", "persistent", "stretched", "leaning"],
 )
-def test_six_bridges_and_any_correction_keep_the_posterior(seed, kernel, negative, is_right):
+def test_six_bridges_and_any_correction_keep_the_posterior(seed, kernel, negative, mover, is_right):
     problem = problems.get("double_well")
-    draws = bridged_draws(kernel(problem.model, negative, num_moves=16), seed, 0.3)
+    chains = kernel(problem.model, negative, num_moves=16, mover=mover)
+    draws = bridged_draws(chains, seed)
     scores = moments_z(draws["theta_1"], problem.truth.mean_1, problem.truth.cov_1)
     assert (np.abs(scores).max() < z_limit(2)) == is_right, scores
 
@@ -88,7 +106,8 @@ def flat_quadratic(model):
 def test_the_score_of_log_z_is_learned_from_draws_alone(wells):
     problem, pairs = wells
     quadratic = jax.tree.map(lambda x: x[0], flat_quadratic(problem.model))
-    learned, explained = learn(jax.random.key(2), problem.model, quadratic, pairs)
+    learned, is_better, explained = learn(jax.random.key(2), problem.model, quadratic, pairs)
+    assert is_better
     at = np.asarray(pairs.theta_1)
     truth = gradient(problem.truth, at)
 
@@ -105,8 +124,74 @@ def test_from_pairs_that_do_not_belong_together_nothing_is_learned(wells):
     problem, pairs = wells
     quadratic = jax.tree.map(lambda x: x[0], flat_quadratic(problem.model))
     shuffled = Pairs(pairs.theta_1, jnp.roll(pairs.scores, 7, axis=1))
-    _, explained = learn(jax.random.key(2), problem.model, quadratic, shuffled)
+    _, _, explained = learn(jax.random.key(2), problem.model, quadratic, shuffled)
     assert float(explained) < 0.2
+    useless = shuffled._replace(scores=shuffled.scores.at[:, 3].set(jnp.nan))
+    learned, _, again = learn(jax.random.key(2), problem.model, quadratic, useless)
+    assert np.isfinite(again)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(learned))
+
+
+def flux(move, seed):
+    """z of E[g(x) h(y) - h(x) g(y)] over starts x from q and moves y: 0 if reversible."""
+    model = problems.get("tilted_wells", d=1).model.replace(agreement_strength=3.0)
+    point, number = jnp.full(1, 0.3), 200_000
+    key_start, key_move = jax.random.split(jax.random.key(seed))
+    conditioned = AgreementConditioned(model.second_stage.around(point), model.agreement)
+    x = conditioned.sample_with_tries(key_start, (number,))[0]
+    y = jax.jit(jax.vmap(lambda k, w: move(k, model, point, w)))(
+        jax.random.split(key_move, number), x
+    )
+    found = np.asarray((x > 0.5) * y**3 - (y > 0.5) * x**3)[:, 0]
+    return found.mean() / (found.std() / np.sqrt(number))
+
+
+def moved(key, model, point, w):
+    metric, one = flat(model), jnp.asarray(1)
+    return PersistentNegative()(key, model, point, w, metric, jnp.asarray(1.2), one)[0]
+
+
+def moved_in_one_order(key, model, point, w):
+    """An independence step and a trajectory: the law is kept, and time has a direction."""
+    keys = jax.random.split(key)
+
+    def log_weight(theta):
+        return -model.agreement.strength * model.agreement.disagreement(theta)
+
+    w = independence_step(keys[0], model, point, w, log_weight)
+    log_density = Partial(log_agreeing, model, point)
+    reference = flat(model)
+    return reference_hmc(
+        keys[1], w, log_density, reference, reference.mean(point), jnp.asarray(1.2), 32
+    )[0]
+
+
+def test_moves_between_bridges_are_reversible(seed):
+    assert abs(flux(moved, seed)) < z_limit()
+
+
+def test_independence_step_then_trajectory_is_not(seed):
+    assert abs(flux(moved_in_one_order, seed)) > z_limit()
+
+
+def excess_variance(problem, options, seed):
+    """Relative error of the variance of theta_1, mean over its whitened coordinates, and error."""
+    backend = HMC(num_chains=16, max_doublings=0, num_fresh=0, evidence_particles=0, **options)
+    draws = backend.draw(problem.model, jax.random.key(seed)).values["theta_1"]
+    root = np.linalg.inv(np.linalg.cholesky(problem.truth.cov_1))
+    by_chain = (((draws - problem.truth.mean_1) @ root.T) ** 2).mean(axis=(1, 2)) - 1
+    return by_chain.mean(), by_chain.std(ddof=1) / np.sqrt(len(by_chain))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [10, 20])
+def test_negative_samples_leave_no_lag_in_the_variance(seed, d):
+    problem = problems.get("rotated_wells", d=d)
+    found, error = excess_variance(problem, {}, seed)
+    assert error < 0.01
+    assert abs(found) < z_limit() * error
+    control, error = excess_variance(problem, {"num_moves": 1}, seed)
+    assert control > z_limit() * error
 
 
 @pytest.mark.slow

@@ -4,29 +4,26 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
-from jaxtyping import PyTree
 from pydantic import Field
 
 from generative import TwoStageModel
 from inference import prng
 from inference.annealing.certificate import check_fresh
 from inference.backends.base import ChainMethod, Sampler, place
+from inference.backends.exchange_warmup import warm_up
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Estimate
 from inference.evidence.beside_chains import log_evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
-from inference.kernels.exchange.bridges import bridged, judged, worth_bridging
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.kernel import ExchangeKernel
-from inference.kernels.exchange.lag import MOST, moves_needed
-from inference.kernels.exchange.state import ExchangeState, Tuning
+from inference.kernels.exchange.lag import MOST
+from inference.kernels.exchange.state import ExchangeState
 from inference.kernels.exchange.transported import TransportedExchange
-from inference.kernels.exchange.warmup import refitted
 from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.kernels.negative_choice import NegativeChoice, choose, without_rejection
 from inference.kernels.nuts import nuts_program
@@ -38,10 +35,6 @@ from inference.running.progress import SILENT, Monitor
 _MAX_FAILURE_RATE = 1e-3
 # Moves per persistent negative sample, until warm-up has measured how many it takes.
 _FIRST_MOVES = 4
-# Iterations from which there is something to learn.
-_SHORTEST_PHASE = 8
-# Draws per chain at which that memory is measured.
-_LAG_POINTS = 64
 
 
 class HMC(Sampler):
@@ -183,10 +176,15 @@ class HMC(Sampler):
         key_start, key_moves, key_fresh = prng.split(key, 3)
         keys = jax.random.split(key_start, self.num_chains)
         state = start(kernel, keys, 0)
-        step, state = place(sweeps(kernel), state, self.chain_method, self.num_chains)
-        collect = Partial(collect_exchange, model)
-        loop = Loop(step, collect, self.thinning, monitor, kernel.get_diagnostics_str)
-        state = self._warm_up(kernel, loop, state, key_moves)
+        state = place(sweeps(kernel), state, self.chain_method, self.num_chains)[1]
+
+        def loop_of(kernel: ExchangeKernel) -> Loop:
+            step, _ = place(sweeps(kernel), state, self.chain_method, self.num_chains)
+            collect = Partial(collect_exchange, model)
+            return Loop(step, collect, self.thinning, monitor, kernel.get_diagnostics_str)
+
+        length, choose_moves = self.num_warmup, self.num_moves is None
+        kernel, loop, state = warm_up(kernel, loop_of, state, key_moves, length, choose_moves)
         state, values = loop.run(state, self.num_draws, "draws")
         num_failed = int(np.max(np.asarray(state.num_failed)))
         rate = num_failed / (self.num_draws * self.thinning)
@@ -207,33 +205,6 @@ class HMC(Sampler):
             seconds=loop.seconds,
         )
         return draws if sampler.is_exact else self._verified(model, loop, state, draws, key_fresh)
-
-    def _warm_up(self, kernel: ExchangeKernel, loop: Loop, state: PyTree, key: jax.Array) -> PyTree:
-        """Adapt in four phases: flat metrics, curved ones, the better of the two, and bridges."""
-        quarter = self.num_warmup // 4
-        lengths = [quarter, quarter, quarter, self.num_warmup - 3 * quarter]
-        key_learn, key_moves = prng.split(key)
-        flat_tuning, plain = state.tuning, None
-        for phase, length in enumerate(lengths):
-            iterations = -(-length // self.thinning)
-            state = state._replace(num_warmup=state.i + iterations * self.thinning)
-            state, values = loop.run(state, iterations, f"warm-up {phase + 1}/4")
-            if phase == 3 or iterations < _SHORTEST_PHASE:
-                continue
-            if phase == 2:
-                state = state if plain is None else judged(state, plain)
-                continue
-            late = {n: values[n][:, iterations // 2 :] for n in ("theta_2", "negative")}
-            if phase == 0:
-                flat_tuning = state.tuning
-            adapted = state.tuning.step_1
-            state = _refitted(kernel.model, state, late, flat_tuning, np.asarray(phase > 0))
-            if phase == 1 and worth_bridging(kernel, adapted):
-                late = {n: values[n][:, iterations // 2 :] for n in ("theta_1", "negative")}
-                state, plain = bridged(kernel, state, late, adapted, key_learn), adapted
-        if self.num_moves is None and values and not kernel.negative.is_exact:
-            state = _with_moves(kernel, state, values, key_moves)
-        return state
 
     def _verified(
         self, model: TwoStageModel, loop: Loop, state: ExchangeState, draws: Draws, key: jax.Array
@@ -271,35 +242,6 @@ class HMC(Sampler):
             if found.check.passed:
                 break
         return draws.also([found.check])
-
-
-@jax.jit
-def _refitted(
-    model: TwoStageModel,
-    state: ExchangeState,
-    draws: dict[str, jax.Array],
-    flat: Tuning,
-    judge: jax.Array,
-) -> ExchangeState:
-    """Refit every chain's surrogates to its own draws."""
-
-    def one(state: ExchangeState, draws: dict[str, jax.Array], flat: Tuning) -> ExchangeState:
-        rng_key, key_fit = jax.random.split(state.rng_key)
-        tuning = refitted(key_fit, model, draws, state.tuning, flat, judge)
-        return state._replace(rng_key=rng_key, tuning=tuning)
-
-    return jax.vmap(one)(state, draws, flat)
-
-
-def _with_moves(
-    kernel: ExchangeKernel, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
-) -> ExchangeState:
-    """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
-    late = values["theta_1"].shape[1] // 2
-    chosen = np.linspace(late, values["theta_1"].shape[1] - 1, _LAG_POINTS).astype(int)
-    pair = (values[name][:, chosen] for name in ("theta_1", "negative"))
-    number = moves_needed(key, kernel, state.tuning, *pair)
-    return state._replace(num_moves=jnp.full_like(state.num_moves, number))
 
 
 def collect_exchange(model: TwoStageModel, state: ExchangeState) -> dict[str, jax.Array]:

@@ -25,6 +25,7 @@ from inference.moves.step_size import StepSize, initial, pooled
 # Dual averaging is restarted at every power, and never reaches its last iteration.
 _ADAPTING = 1_000_000
 _BATCH = 256
+_TARGET_ACCEPTANCE = 0.7  # of the exchange move
 _STEPS = ("step_1", "step_2", "step_negative", "step_joint")
 
 
@@ -61,7 +62,10 @@ class Recipe(Data):
     def kernel(self, power: Float[Array, ""] | float) -> ExchangeHMC:
         """Kernel whose target is tempered to a power of the likelihood."""
         return ExchangeHMC(
-            self.model.temper(power), self.negative, max_num_steps=self.max_num_steps
+            self.model.temper(power),
+            self.negative,
+            max_num_steps=self.max_num_steps,
+            target_acceptance=_TARGET_ACCEPTANCE,
         )
 
 

@@ -20,6 +20,7 @@ from inference.annealing.anneal import anneal
 from inference.annealing.conditional_smc import annealed_draws
 from inference.evidence.population import Particles, Recipe, populate
 from inference.gaussians import surrogate as surrogates
+from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.negative import ReferenceNegative
 from inference.moves.density import first_draws
@@ -120,10 +121,13 @@ class PriorSampler(NamedTuple):
         return float(_range_of_weights(self.recipe.model, self.stand_in, draws)) <= _EXACT_WITHIN
 
     def pin(self, tuning: Tuning) -> Tuning:
-        """Return a tuning whose transport and metric are the stand-in, where that is q itself."""
+        """Return a tuning whose surrogates and metric are the stand-in, where that is q itself."""
         if self.stand_in is None or not isinstance(self.recipe.negative, ReferenceNegative):
             return tuning
-        return tuning._replace(transport=self.stand_in, metric_negative=self.stand_in)
+        normalizer = NormalizerSurrogate.uncorrected(self.recipe.model, self.stand_in)
+        return tuning._replace(
+            transport=self.stand_in, normalizer=normalizer, metric_negative=self.stand_in
+        )
 
 
 def prior_sampler(recipe: Recipe, key: jax.Array) -> PriorSampler:

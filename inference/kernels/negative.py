@@ -165,22 +165,22 @@ class PersistentNegative(NegativeSampler):
 
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry
-            key_fresh, key_move = jax.random.split(jax.random.fold_in(key, index))
+            key_before, key_move, key_after = jax.random.split(jax.random.fold_in(key, index), 3)
             w, info = reference_hmc(
                 key_move,
-                renew(key_fresh, w),
+                renew(key_before, w),
                 lambda theta: log_agreeing(model, theta_1, theta),
                 metric,
                 metric.mean(theta_1),
                 step_size,
                 self.max_num_steps,
             )
-            return w, total + info.acceptance_rate
+            # The same order backwards, as a path that is run both ways needs it.
+            return renew(key_after, w), total + info.acceptance_rate
 
         w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
-        # The same moves backwards, as a path that is run both ways needs it.
-        w = renew(jax.random.fold_in(key, num_moves), w)
-        return w, total / num_moves.astype(total.dtype), jnp.ones((), bool)
+        rate = total / jnp.maximum(num_moves, 1).astype(total.dtype)
+        return w, rate, jnp.ones((), bool)
 
 
 class AnnealedNegative(NegativeSampler):

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import TwoStageModel
 from inference.gaussians.joint import posterior_reference
 from inference.kernels.exchange.hmc import surrogate_force
-from inference.kernels.exchange.kernel import ExchangeKernel
+from inference.kernels.exchange.kernel import ExchangeKernel, Proposal
 from inference.kernels.exchange.state import ExchangeState
 from inference.kernels.negative import NegativeSampler
 from inference.moves.density import log_agreeing, share
@@ -163,7 +163,8 @@ class ConstrainedHMC(ExchangeKernel):
         proposed_1 = jnp.where(model.moving_1, proposed_1, theta_1)
         proposed_2 = share(model, proposed_1, proposed_2)
         # What the surrogate of log Z accepted for its own density is settled for the true one.
-        state = self._settle(key_settle, state, proposed_1, proposed_2, end.log_proposal)
+        proposal = Proposal(proposed_1, proposed_2, end.log_proposal)
+        state = self._settle(key_settle, state, proposal)
         return state, jnp.exp(jnp.minimum(end.log_accept, 0.0))
 
     def _constraint(self, theta_2: Float[Array, " d"]) -> Float[Array, ""]:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from generative import TwoStageModel
 from inference.gaussians.joint import posterior_reference
-from inference.kernels.exchange.kernel import ExchangeKernel
+from inference.kernels.exchange.kernel import ExchangeKernel, Proposal
 from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import ExchangeState
 from inference.moves.density import log_joint, share
@@ -61,9 +61,8 @@ class ExchangeHMC(ExchangeKernel):
         proposed_1, proposed_2 = jnp.split(end.position, 2)
         proposed_1 = jnp.where(model.moving_1, proposed_1, state.z["theta_1"])
         state = state._replace(rng_key=rng_key, tuning=tuning._replace(step_joint=step_joint))
-        state = self._settle(
-            key_settle, state, proposed_1, share(model, proposed_1, proposed_2), log_proposal
-        )
+        proposed_2 = share(model, proposed_1, proposed_2)
+        state = self._settle(key_settle, state, Proposal(proposed_1, proposed_2, log_proposal))
         return self._describe(state._replace(i=state.i + 1))
 
 

@@ -1,5 +1,6 @@
 """What the kernels that deal with an unknown Z(theta_1) by the exchange ratio have in common."""
 
+from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -23,6 +24,14 @@ _TARGET_SECOND, _TARGET_NEGATIVE = 0.85, 0.8
 _NUM_PARTICLES = 64
 
 
+class Proposal(NamedTuple):
+    """Where an exchange move would go, and the log of the reverse over the forward density."""
+
+    theta_1: Float[Array, " d"]
+    theta_2: Float[Array, " d"]
+    log_reverse: Float[Array, ""]
+
+
 class _Path(NamedTuple):
     """A negative sample on its way from the proposal back to theta_1, and what came of it."""
 
@@ -30,7 +39,7 @@ class _Path(NamedTuple):
     w: Float[Array, " d"]
     fresh: Float[Array, " d"]  # under the proposal
     log_ratio: Float[Array, ""]  # of Z(theta_1) / Z(theta_1'), nats
-    rate_negative: Float[Array, ""]  # of the moves under the proposal
+    rate_negative: Float[Array, ""]  # of the moves that its step size adapts to
     found: Bool[Array, ""]
     theta_1: Float[Array, " d"]
     theta_2: Float[Array, " d"]
@@ -56,6 +65,8 @@ class ExchangeKernel(ChainKernel):
         False makes the plain exchange, T = identity, for comparison.
     omit_normalizer : bool
         True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
+    mover : NegativeSampler, optional
+        How negative samples move between bridges, where `negative` draws them at a price.
     """
 
     model: TwoStageModel
@@ -65,6 +76,7 @@ class ExchangeKernel(ChainKernel):
     target_acceptance: float = eqx.field(static=True)
     transport: bool = eqx.field(static=True)
     omit_normalizer: bool = eqx.field(static=True)
+    mover: NegativeSampler | None
 
     def __init__(
         self,
@@ -75,6 +87,7 @@ class ExchangeKernel(ChainKernel):
         target_acceptance: float = 0.5,
         transport: bool = True,
         omit_normalizer: bool = False,
+        mover: NegativeSampler | None = None,
     ):
         self.model = model
         self.negative = negative or PersistentNegative(max_num_steps)
@@ -83,6 +96,7 @@ class ExchangeKernel(ChainKernel):
         self.target_acceptance = target_acceptance
         self.transport = transport
         self.omit_normalizer = omit_normalizer
+        self.mover = mover
 
     def get_diagnostics_str(self, state: ExchangeState) -> str:
         """Return the acceptance rate of the exchange move, and C."""
@@ -177,18 +191,16 @@ class ExchangeKernel(ChainKernel):
         )
 
     def _negative(
-        self, key: jax.Array, state: ExchangeState, theta_1: Array, start: Array
+        self,
+        sampler: NegativeSampler,
+        key: jax.Array,
+        tuning: Tuning,
+        at: Array,
+        start: Array,
+        num_moves: Array,
     ) -> tuple[Array, Array, Array]:
-        tuning = state.tuning
-        return self.negative(
-            key,
-            self.model,
-            theta_1,
-            start,
-            tuning.metric_negative,
-            tuning.step_negative.value,
-            state.num_moves,
-        )
+        settings = (tuning.metric_negative, tuning.step_negative.value, num_moves)
+        return sampler(key, self.model, at, start, *settings)
 
     def _carry(self, tuning: Tuning, w: Array, source: Array, target: Array) -> Array:
         """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
@@ -196,112 +208,123 @@ class ExchangeKernel(ChainKernel):
             return w + tuning.normalizer.shift(self.model, source, target)
         return share(self.model, target, w)
 
-    def _settle(
-        self,
-        key: jax.Array,
-        state: ExchangeState,
-        proposed_1: Array,
-        proposed_2: Array,
-        log_proposal: Array,
-    ) -> ExchangeState:
+    def _settle(self, key: jax.Array, state: ExchangeState, proposal: Proposal) -> ExchangeState:
         """Accept or reject a proposal by the exchange ratio, and renew the negative sample.
-
-        `log_proposal` is the log of the reverse over the forward proposal density.
 
         The ratio Z(theta_1) / Z(theta_1') is estimated by annealed importance sampling from a
         negative sample under the proposal back to theta_1, in equal steps with a move after each
         but the last. Run backwards this is the same path in the other direction, which makes the
         accept step exact for an exact negative sample and any number of steps.
+
+        An accepted sample has passed a test that depends on it, and a refused proposal leaves the
+        old one in place: neither has the law of q any more until it moves. One move is enough to
+        go on from, since each proposal makes `num_moves` more.
         """
-        bridges = state.num_bridges
-        proposal = (proposed_1, proposed_2, log_proposal)
-        theta_1 = state.z["theta_1"]
-        key_accept, key_moves = jax.random.split(key)
-
-        def turn(index: Array, path: _Path) -> _Path:
-            is_first, is_last = index == 0, index == bridges - 1
-            w, rate, found = self._negative(
-                jax.random.fold_in(key_moves, index),
-                state._replace(num_moves=jnp.where(is_first, state.num_moves, 1)),
-                path.at,
-                path.w,
-            )
-            target = proposed_1 + ((index + 1) / bridges).astype(theta_1.dtype) * (
-                theta_1 - proposed_1
-            )
-            carried = self._carry(state.tuning, w, path.at, target)
-            gain = log_agreeing(self.model, target, carried) - log_agreeing(self.model, path.at, w)
-            path = path._replace(
-                at=target,
-                w=jnp.where(index < bridges, carried, w),
-                fresh=jnp.where(is_first, w, path.fresh),
-                log_ratio=path.log_ratio + gain,
-                rate_negative=jnp.where(is_first, rate, path.rate_negative),
-                found=path.found & found,
-            )
-
-            def accept() -> _Path:
-                return self._accepted(key_accept, state, proposal, path)
-
-            return jax.lax.cond(is_last, accept, lambda: path)
-
-        # An accepted sample has passed a test that depends on it, and a refused proposal leaves
-        # the old one in place: neither has the law of q any more until it moves. One move is
-        # enough to go on from, since each proposal makes `num_moves` more. A loop compiles the
-        # sampler once.
-        zero = jnp.zeros((), proposed_1.dtype)
-        carried = self._carry(state.tuning, state.negative, theta_1, proposed_1)
-        start = _Path(
-            at=proposed_1,
-            w=carried,
-            fresh=carried,
-            log_ratio=zero,
-            rate_negative=zero,
-            found=jnp.ones((), bool),
-            theta_1=theta_1,
-            theta_2=state.z["theta_2"],
-            acceptance_rate=zero,
+        key_start, key_turns, key_accept = jax.random.split(key, 3)
+        start = self._path(key_start, state, proposal)
+        gain = (
+            log_joint(self.model, proposal.theta_1, proposal.theta_2)
+            - log_joint(self.model, state.z["theta_1"], state.z["theta_2"])
+            + proposal.log_reverse
         )
-        turns = bridges if self.negative.is_exact else bridges + 1
-        settled = jax.lax.fori_loop(0, turns, turn, start)
-        rate, is_warmup = settled.acceptance_rate, state.i < state.num_warmup
+        # Accepted is what the ratio of normalisers, less this, exceeds.
+        threshold = -jax.random.exponential(key_accept, (), gain.dtype) - gain
+        turn = partial(self._turn, key_turns, state, proposal, gain, threshold)
+        turns = state.num_bridges if self.negative.is_exact else state.num_bridges + 1
+        path = jax.lax.fori_loop(0, turns, turn, start)
+        rate, is_warmup, tuning = path.acceptance_rate, state.i < state.num_warmup, state.tuning
         return state._replace(
-            z={"theta_1": settled.theta_1, "theta_2": settled.theta_2},
-            negative=settled.w,
+            z={"theta_1": path.theta_1, "theta_2": path.theta_2},
+            negative=path.w,
             acceptance_rate=rate,
-            num_failed=state.num_failed + jnp.where(settled.found | is_warmup, 0, 1),
-            tuning=state.tuning._replace(
-                step_1=self._adapted(state, state.tuning.step_1, rate, self.target_acceptance),
+            num_failed=state.num_failed + jnp.where(path.found | is_warmup, 0, 1),
+            tuning=tuning._replace(
+                step_1=self._adapted(state, tuning.step_1, rate, self.target_acceptance),
                 step_negative=self._adapted(
-                    state, state.tuning.step_negative, settled.rate_negative, _TARGET_NEGATIVE
+                    state, tuning.step_negative, path.rate_negative, _TARGET_NEGATIVE
                 ),
             ),
         )
 
-    def _accepted(
+    def _path(self, key: jax.Array, state: ExchangeState, proposal: Proposal) -> _Path:
+        """Carry the negative sample to the proposal; where moves are another sampler's, draw it."""
+        theta_1 = state.z["theta_1"]
+        zero, found = jnp.zeros((), theta_1.dtype), jnp.ones((), bool)
+        w = self._carry(state.tuning, state.negative, theta_1, proposal.theta_1)
+        if self.mover is not None:
+            settings = (state.tuning, proposal.theta_1, w, state.num_moves)
+            w, _, found = self._negative(self.negative, key, *settings)
+        return _Path(
+            at=proposal.theta_1,
+            w=w,
+            fresh=w,
+            log_ratio=zero,
+            rate_negative=zero,
+            found=found,
+            theta_1=theta_1,
+            theta_2=state.z["theta_2"],
+            acceptance_rate=zero,
+        )
+
+    def _turn(
         self,
         key: jax.Array,
         state: ExchangeState,
-        proposal: tuple[Array, Array, Array],
+        proposal: Proposal,
+        gain: Array,
+        threshold: Array,
+        index: Array,
+        path: _Path,
+    ) -> _Path:
+        """Move the sample, weigh it, and carry it one step on; after the last step, decide.
+
+        A turn more only moves what was kept. All in one loop, so that the sampler is compiled once.
+        """
+        bridges, tuning, theta_1 = state.num_bridges, state.tuning, state.z["theta_1"]
+        is_first, is_last = index == 0, index == bridges - 1
+        if self.mover is None:
+            sampler, first_moves = self.negative, state.num_moves
+            counts = jnp.where(is_first, 1.0, 0.0)
+        else:
+            sampler, first_moves = self.mover, jnp.zeros_like(state.num_moves)
+            counts = jnp.where(is_first, 0.0, 1 / jnp.maximum(bridges - 1, 1))
+        num_moves = jnp.where(is_first, first_moves, 1)
+        key_move = jax.random.fold_in(key, index)
+        w, rate, found = self._negative(sampler, key_move, tuning, path.at, path.w, num_moves)
+        share_left = ((index + 1) / bridges).astype(theta_1.dtype)
+        target = proposal.theta_1 + share_left * (theta_1 - proposal.theta_1)
+        target = jnp.where(is_last, theta_1, target)  # to the last bit
+        carried = self._carry(tuning, w, path.at, target)
+        weight = log_agreeing(self.model, target, carried) - log_agreeing(self.model, path.at, w)
+        path = path._replace(
+            at=target,
+            w=jnp.where(index < bridges, carried, w),
+            fresh=jnp.where(is_first, w, path.fresh),
+            log_ratio=path.log_ratio + (0 if self.omit_normalizer else weight),
+            rate_negative=path.rate_negative + counts.astype(rate.dtype) * rate,
+            found=path.found & found,
+        )
+        decided = self._decided(state, proposal, gain, threshold, path)
+        return jax.tree.map(lambda new, old: jnp.where(is_last, new, old), decided, path)
+
+    def _decided(
+        self,
+        state: ExchangeState,
+        proposal: Proposal,
+        gain: Array,
+        threshold: Array,
         path: _Path,
     ) -> _Path:
         """Accept or reject, given the ratio of normalisers; go on with the sample that is kept."""
+        usable = path.found & ~jnp.isnan(gain + path.log_ratio)
+        accept = usable & (path.log_ratio > threshold)
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
-        proposed_1, proposed_2, log_proposal = proposal
-        log_accept = (
-            log_joint(self.model, proposed_1, proposed_2)
-            - log_joint(self.model, theta_1, theta_2)
-            + log_proposal
-        )
-        if not self.omit_normalizer:
-            log_accept += path.log_ratio
-        log_accept = jnp.where(path.found & ~jnp.isnan(log_accept), log_accept, -jnp.inf)
-        accept = -jax.random.exponential(key, (), theta_1.dtype) < log_accept
-        kept = jnp.where(accept, proposed_1, theta_1)
+        kept = jnp.where(accept, proposal.theta_1, theta_1)
+        rate = jnp.exp(jnp.minimum(gain + path.log_ratio, 0.0))
         return path._replace(
             at=kept,
             w=jnp.where(accept, path.fresh, state.negative),
             theta_1=kept,
-            theta_2=jnp.where(accept, proposed_2, theta_2),
-            acceptance_rate=jnp.exp(jnp.minimum(log_accept, 0.0)).astype(theta_1.dtype),
+            theta_2=jnp.where(accept, proposal.theta_2, theta_2),
+            acceptance_rate=jnp.where(usable, rate, 0).astype(theta_1.dtype),
         )

@@ -1,7 +1,7 @@
 """What negative samples teach about log Z(theta_1) beyond a quadratic.
 
-The gradient of log Z is a mean over negative samples, grad log Z(theta_1) = E[grad log p2(w | .)]
-with w ~ q(. | theta_1), so a regression of single gradients on theta_1 fits the gradient of a
+The gradient of log Z is a mean over negative samples, grad log Z(theta_1) = E[grad log f(w | .)]
+with w ~ q(. | theta_1), so a regression of these gradients on theta_1 fits the gradient of a
 potential, and needs no value of Z. Pairs are free: at any theta_1, w can be moved again. Frozen
 after warm-up the potential is a force and a shift like those of the quadratic surrogate, whose
 correction it is: a poor one costs acceptance, and nothing else.
@@ -12,16 +12,16 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.gaussians.surrogate import bounded, rank
 
 _NUM_UNITS = 128
 _NUM_STEPS, _BATCH, _LEARNING_RATE = 2000, 256, 1e-2
-_HELD_OUT = 8  # every eighth theta_1
+# The first eighth, which are draws of the reference and not of a chain.
+_HELD_OUT = 8
 
 
 class Correction(eqx.Module):
@@ -104,11 +104,12 @@ class NormalizerSurrogate(eqx.Module):
 
 
 class Pairs(NamedTuple):
-    """Values of theta_1, and two means of grad log p2(w | theta_1) at each.
+    """Values of theta_1, and two means of grad log f(w | theta_1) by theta_1 at each.
 
     Attributes
     ----------
     theta_1 : array, shape (n, d)
+        Independent draws first: some of these are held out.
     scores : array, shape (2, n, d)
         Of earlier and of later moves of w.
     """
@@ -120,68 +121,76 @@ class Pairs(NamedTuple):
 @jax.jit
 def learn(
     key: jax.Array, model: TwoStageModel, quadratic: LinearGaussianAgreement, pairs: Pairs
-) -> tuple[NormalizerSurrogate, Float[Array, ""]]:
-    """Correct a quadratic by pairs; return with it the share of the score's variance it explains.
+) -> tuple[NormalizerSurrogate, Bool[Array, ""], Float[Array, ""]]:
+    """Correct a quadratic by pairs.
 
-    The share is that of the *mean* score, quadratic part included, at values of theta_1 that were
-    held out: the noise of single samples cancels in the product of two of them.
+    Returns
+    -------
+    NormalizerSurrogate
+    is_better : bool array
+        Whether it explains more than the quadratic alone, at values of theta_1 that were held out.
+    explained : float array
+        Share of the variance of the *mean* score that it explains there, quadratic part included:
+        the noise of single samples cancels in the product of two of them.
     """
-    d = model.dimension
-    number, dtype = rank(model), pairs.theta_1.dtype
-    spread = jnp.std(pairs.theta_1, axis=0)
-    basis = jnp.eye(d, dtype=dtype) if number == d else _leading(quadratic, spread)
+    usable = jnp.isfinite(pairs.scores).all(axis=(0, 2)) & jnp.isfinite(pairs.theta_1).all(axis=1)
+    theta_1 = jnp.where(usable[:, None], pairs.theta_1, pairs.theta_1[jnp.argmax(usable)])
+    number, dtype = rank(model), theta_1.dtype
+    spread = jnp.std(theta_1, axis=0)
+    is_whole = number == model.dimension
+    basis = jnp.eye(number, dtype=dtype) if is_whole else _leading(quadratic, spread)
     rows = jnp.where(spread > 0, basis / jnp.where(spread > 0, spread, 1), 0)
-    x = pairs.theta_1 @ rows.T
-    known = jax.vmap(quadratic.score)(pairs.theta_1)
-    target = ((pairs.scores - known) * spread) @ basis.T
-    is_held_out = jnp.arange(len(x)) % _HELD_OUT == 0
-    key_slopes, key_offsets, key_steps = jax.random.split(key, 3)
-    slopes = jax.random.normal(key_slopes, (_NUM_UNITS, number), dtype) / jnp.sqrt(number)
-    offsets = jax.random.normal(key_offsets, (_NUM_UNITS,), dtype) - slopes @ x.mean(axis=0)
-    start = Correction(
-        rows, slopes, offsets, jnp.zeros(_NUM_UNITS, dtype), jnp.zeros(number, dtype)
-    )
-    trained = _trained(key_steps, start, x, target.mean(axis=0))
-    left = target - jax.vmap(trained.along)(x)
-    whole = (pairs.scores * spread) @ basis.T
-    explained = 1 - _covariance(left, is_held_out) / _covariance(whole, is_held_out)
-    better = _covariance(left, is_held_out) < _covariance(target, is_held_out)
-    plain = NormalizerSurrogate.uncorrected(model, quadratic)
-    learned = NormalizerSurrogate(quadratic, trained)
-    chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), learned, plain)
-    return chosen, explained
+    x = theta_1 @ rows.T
+    scores = jnp.where(usable[:, None], pairs.scores, 0) * spread
+    target = scores - jax.vmap(quadratic.score)(theta_1) * spread
+    is_held_out = jnp.arange(len(x)) < len(x) // _HELD_OUT
+    is_fitted = usable & ~is_held_out
+    trained = _trained(key, rows, x, target.mean(axis=0) @ basis.T, is_fitted)
+    found = jax.vmap(trained.along)(x) @ basis
+    weights = (usable & is_held_out).astype(dtype)
+    left, alone, whole = (_covariance(y, weights) for y in (target - found, target, scores))
+    explained = 1 - jnp.minimum(left, alone) / whole
+    return NormalizerSurrogate(quadratic, trained), left < alone, explained
 
 
-def _covariance(values: Float[Array, "2 n r"], chosen: Array) -> Float[Array, ""]:
+def _covariance(values: Float[Array, "2 n d"], weights: Float[Array, " n"]) -> Float[Array, ""]:
     """Sum over coordinates of the covariance of two estimates: that of what they estimate."""
-    weights = chosen / jnp.sum(chosen)
-    centred = values - jnp.einsum("n,knr->kr", weights, values)[:, None]
-    return jnp.einsum("n,nr,nr->", weights, centred[0], centred[1])
+    weights = weights / jnp.sum(weights)
+    centred = values - jnp.einsum("n,kni->ki", weights, values)[:, None]
+    return jnp.einsum("n,ni,ni->", weights, centred[0], centred[1])
 
 
 def _trained(
     key: jax.Array,
-    start: Correction,
+    rows: Float[Array, "r d"],
     x: Float[Array, "n r"],
     target: Float[Array, "n r"],
+    is_fitted: Bool[Array, " n"],
 ) -> Correction:
+    """Fit the units by least squares of gradients, by Adam."""
+    key_slopes, key_offsets, key_steps = jax.random.split(key, 3)
+    number, dtype = x.shape[1], x.dtype
+    slopes = jax.random.normal(key_slopes, (_NUM_UNITS, number), dtype) / number**0.5
+    offsets = jax.random.normal(key_offsets, (_NUM_UNITS,), dtype) - slopes @ x.mean(axis=0)
+    zeros = jnp.zeros(_NUM_UNITS, dtype)
+    start = Correction(rows, slopes, offsets, zeros, jnp.zeros(number, dtype))
     optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, _NUM_STEPS))
-    used = np.flatnonzero(np.arange(len(x)) % _HELD_OUT)
 
     def loss(parameters: tuple[Array, ...], batch: Array) -> Array:
         found = jax.vmap(_with(start, parameters).along)(x[batch])
-        return jnp.mean(jnp.sum((found - target[batch]) ** 2, axis=-1))
+        errors = jnp.sum((found - target[batch]) ** 2, axis=-1)
+        return jnp.mean(jnp.where(is_fitted[batch], errors, 0))
 
     def step(carry: tuple, key: jax.Array) -> tuple:
         parameters, state = carry
-        batch = jax.random.choice(key, used, (_BATCH,))
+        batch = jax.random.randint(key, (_BATCH,), len(x) // _HELD_OUT, len(x))
         gradient = jax.grad(loss)(parameters, batch)
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(parameters, updates), state), None
 
     parameters = (start.slopes, start.offsets, start.heights, start.linear)
     carry = (parameters, optimizer.init(parameters))
-    (parameters, _), _ = jax.lax.scan(step, carry, jax.random.split(key, _NUM_STEPS))
+    (parameters, _), _ = jax.lax.scan(step, carry, jax.random.split(key_steps, _NUM_STEPS))
     return _with(start, parameters)
 
 

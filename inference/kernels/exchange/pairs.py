@@ -2,13 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from generative import TwoStageModel
+from inference.batches import in_flight
 from inference.gaussians.joint import posterior_reference
 from inference.kernels.exchange.learned import Pairs
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.negative import NegativeSampler
+from inference.moves.density import log_agreeing, share
 
 # Moves of w at each theta_1: before they count, and in either half of those that do.
 _NUM_SETTLING, _NUM_COUNTED = 8, 16
@@ -23,31 +25,65 @@ def pairs(
     theta_1: Float[Array, "chain n d"],
     w: Float[Array, "chain n d"],
 ) -> Pairs:
-    """Move negative samples at the draws of the chains, and at draws of the chains' reference."""
-    keys = jax.random.split(key, (3, *theta_1.shape[:2]))
+    """Move negative samples at draws of the chains' references, and at draws of the chains.
 
-    def drawn(key: jax.Array, tuning: Tuning) -> tuple[Array, Array]:
-        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
-        origin = model.space.origin
-        both = reference.mean(origin) + reference.fluctuation(key)
-        other = jnp.split(both, 2)[0]
-        return other, tuning.transport.sample(jax.random.fold_in(key, 1), other)
+    Parameters
+    ----------
+    key : PRNG key
+    model : TwoStageModel
+    negative : NegativeSampler
+    tuning : Tuning
+        Leading axis: chains.
+    theta_1, w : arrays, shape (chain, n, d)
+    """
+    num_chains, number, dimension = theta_1.shape
+    chain = jnp.repeat(jnp.arange(num_chains), number)
+    key_drawn, key_scores = jax.random.split(key)
 
-    def scores(key: jax.Array, tuning: Tuning, theta_1: Array, w: Array) -> Array:
-        def move(w: Array, key: jax.Array) -> tuple[Array, Array]:
-            settings = (tuning.metric_negative, tuning.step_negative.value, jnp.asarray(1))
-            w = negative(key, model, theta_1, w, *settings)[0]
-            return w, -model.second_stage.score(w - theta_1)
+    def drawn(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
+        key, chain = x
+        of_chain = jax.tree.map(lambda leaf: leaf[chain], tuning)
+        reference = posterior_reference(model, of_chain.transport, of_chain.likelihood)
+        key_both, key_w = jax.random.split(key)
+        both = reference.mean(model.space.origin) + reference.fluctuation(key_both)
+        theta_1 = jnp.split(both, 2)[0]
+        return theta_1, share(model, theta_1, of_chain.transport.sample(key_w, theta_1))
 
-        number = _NUM_SETTLING + 2 * _NUM_COUNTED
-        found = jax.lax.scan(move, w, jax.random.split(key, number))[1][_NUM_SETTLING:]
-        return found.reshape(2, _NUM_COUNTED, -1).mean(axis=1)
+    def scores(x: tuple[jax.Array, Array, Array, Array]) -> Float[Array, "2 d"]:
+        of_chain = jax.tree.map(lambda leaf: leaf[x[1]], tuning)
+        return _scores(x[0], model, negative, of_chain, *x[2:])
 
-    others, starts = jax.vmap(jax.vmap(drawn, (0, None)))(keys[0], tuning)
-    theta_1, w = (jnp.concatenate(x, axis=1) for x in ((theta_1, others), (w, starts)))
-    keys = jnp.concatenate([keys[1], keys[2]], axis=1)
-    found = jax.vmap(jax.vmap(scores, (0, None, 0, 0)))(keys, tuning, theta_1, w)
-    dimension = theta_1.shape[-1]
-    return Pairs(
-        theta_1.reshape(-1, dimension), jnp.moveaxis(found, 2, 0).reshape(2, -1, dimension)
-    )
+    keys = jax.random.split(key_drawn, len(chain))
+    others, starts = jax.lax.map(drawn, (keys, chain), batch_size=in_flight(len(chain), dimension))
+    theta_1 = jnp.concatenate([others, theta_1.reshape(-1, dimension)])
+    w = jnp.concatenate([starts, w.reshape(-1, dimension)])
+    points = (jax.random.split(key_scores, 2 * len(chain)), jnp.tile(chain, 2), theta_1, w)
+    found = jax.lax.map(scores, points, batch_size=in_flight(len(w), 4 * dimension))
+    return Pairs(theta_1, jnp.moveaxis(found, 1, 0))
+
+
+def _scores(
+    key: jax.Array,
+    model: TwoStageModel,
+    negative: NegativeSampler,
+    tuning: Tuning,
+    theta_1: Float[Array, " d"],
+    w: Float[Array, " d"],
+) -> Float[Array, "2 d"]:
+    """Two means of grad log f(w | theta_1) by theta_1, over earlier and over later moves of w."""
+    settings = (tuning.metric_negative, tuning.step_negative.value, jnp.asarray(1))
+
+    def score(w: Array) -> Array:
+        if model.moving_2.all():  # C does not depend on theta_1
+            return -model.second_stage.score(w - theta_1)
+        return jax.grad(lambda t: log_agreeing(model, t, share(model, t, w)))(theta_1)
+
+    def move(index: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        w, sums = carry
+        w = negative(jax.random.fold_in(key, index), model, theta_1, w, *settings)[0]
+        half = (index - _NUM_SETTLING) // _NUM_COUNTED  # negative before they count
+        share_of_half = jnp.where(jnp.arange(2) == half, 1 / _NUM_COUNTED, 0).astype(w.dtype)
+        return w, sums + share_of_half[:, None] * score(w)
+
+    start = (w, jnp.zeros((2, len(w)), w.dtype))
+    return jax.lax.fori_loop(0, _NUM_SETTLING + 2 * _NUM_COUNTED, move, start)[1]

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from inference.kernels.exchange.kernel import ExchangeKernel
+from inference.kernels.exchange.kernel import ExchangeKernel, Proposal
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.moves.density import log_first, log_joint, log_second, share
 from inference.moves.reference_hmc import integrate, kinetic_energy
@@ -60,7 +60,7 @@ class TransportedExchange(ExchangeKernel):
             key_propose, state.tuning, state.z["theta_1"], theta_2
         )
         proposed_2 = share(self.model, proposed_1, theta_2)
-        return self._settle(key_settle, state, proposed_1, proposed_2, log_proposal)
+        return self._settle(key_settle, state, Proposal(proposed_1, proposed_2, log_proposal))
 
     def _propose(
         self, key: jax.Array, tuning: Tuning, theta_1: Array, theta_2: Array

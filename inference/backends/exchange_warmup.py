@@ -1,0 +1,111 @@
+"""What chains with an exchange ratio learn before their draws count, phase by phase."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from generative import TwoStageModel
+from inference import prng
+from inference.kernels.exchange.bridges import bridged, unbridged, worth_bridging, worthwhile
+from inference.kernels.exchange.kernel import ExchangeKernel
+from inference.kernels.exchange.lag import moves_needed
+from inference.kernels.exchange.state import ExchangeState, Tuning
+from inference.kernels.exchange.warmup import refitted
+from inference.running.loop import Loop
+
+_NUM_PHASES = 4
+# Iterations from which there is something to learn.
+_SHORTEST_PHASE = 8
+# Draws per chain at which the memory of negative samples is measured.
+_LAG_POINTS = 64
+
+
+def warm_up(
+    kernel: ExchangeKernel,
+    loop_of: Callable[[ExchangeKernel], Loop],
+    state: ExchangeState,
+    key: jax.Array,
+    num_sweeps: int,
+    choose_moves: bool,
+) -> tuple[ExchangeKernel, Loop, ExchangeState]:
+    """Adapt in four phases: flat metrics, curved ones, bridges, and what the last two left.
+
+    Parameters
+    ----------
+    kernel : ExchangeKernel
+    loop_of : callable
+        The loop of a kernel's sweeps.
+    state : ExchangeState
+        Of a batch of chains.
+    key : PRNG key
+    num_sweeps : int
+        Of warm-up, about.
+    choose_moves : bool
+        Whether to measure, in the end, how many moves a negative sample takes.
+
+    Returns
+    -------
+    kernel : ExchangeKernel
+        The one given, or with bridges.
+    loop : Loop
+        Of its sweeps.
+    state : ExchangeState
+    """
+    loop, plain = loop_of(kernel), kernel
+    quarter = num_sweeps // _NUM_PHASES
+    lengths = [quarter] * (_NUM_PHASES - 1) + [num_sweeps - (_NUM_PHASES - 1) * quarter]
+    key_learn, key_moves = prng.split(key)
+    flat, alone = state.tuning, None
+    for phase, length in enumerate(lengths):
+        iterations = -(-length // loop.thinning)
+        state = state._replace(num_warmup=state.i + iterations * loop.thinning)
+        state, values = loop.run(state, iterations, f"warm-up {phase + 1}/{_NUM_PHASES}")
+        if phase == _NUM_PHASES - 1 or iterations < _SHORTEST_PHASE:
+            continue
+        if phase == 2:
+            if alone is not None and not worthwhile(state, alone):
+                kernel, loop, state = plain, loop_of(plain), unbridged(plain.model, state)
+            continue
+        late = {name: x[:, iterations // 2 :] for name, x in values.items()}
+        flat = state.tuning if phase == 0 else flat
+        adapted = state.tuning.step_1
+        drawn = {name: late[name] for name in ("theta_2", "negative")}
+        state = _refitted(kernel.model, state, drawn, flat, np.asarray(phase > 0))
+        if phase == 1 and worth_bridging(kernel, adapted):
+            drawn = {name: late[name] for name in ("theta_1", "negative")}
+            kernel, state = bridged(kernel, state, drawn, key_learn)
+            loop, alone = loop_of(kernel), adapted
+    if choose_moves and values and not kernel.negative.is_exact:
+        state = _with_moves(kernel, state, values, key_moves)
+    return kernel, loop, state
+
+
+@jax.jit
+def _refitted(
+    model: TwoStageModel,
+    state: ExchangeState,
+    draws: dict[str, jax.Array],
+    flat: Tuning,
+    judge: jax.Array,
+) -> ExchangeState:
+    """Refit every chain's surrogates to its own draws."""
+
+    def one(state: ExchangeState, draws: dict[str, jax.Array], flat: Tuning) -> ExchangeState:
+        rng_key, key_fit = jax.random.split(state.rng_key)
+        tuning = refitted(key_fit, model, draws, state.tuning, flat, judge)
+        return state._replace(rng_key=rng_key, tuning=tuning)
+
+    return jax.vmap(one)(state, draws, flat)
+
+
+def _with_moves(
+    kernel: ExchangeKernel, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
+) -> ExchangeState:
+    """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
+    late = values["theta_1"].shape[1] // 2
+    chosen = np.linspace(late, values["theta_1"].shape[1] - 1, _LAG_POINTS).astype(int)
+    pair = (values[name][:, chosen] for name in ("theta_1", "negative"))
+    number = moves_needed(key, kernel, state.tuning, *pair)
+    return state._replace(num_moves=jnp.full_like(state.num_moves, number))
