@@ -76,9 +76,9 @@ class NormalizerSurrogate(eqx.Module):
         """Return the quadratic, with a correction that is 0."""
         number, dtype = rank(model), model.space.origin.dtype
         units = jnp.zeros(_NUM_UNITS, dtype)
-        rows, slopes = jnp.zeros((number, model.dimension), dtype), jnp.zeros((_NUM_UNITS, number))
-        zero = Correction(rows, slopes.astype(dtype), units, units, jnp.zeros(number, dtype))
-        return cls(quadratic, zero)
+        rows = jnp.zeros((number, model.dimension), dtype)
+        slopes, linear = jnp.zeros((_NUM_UNITS, number), dtype), jnp.zeros(number, dtype)
+        return cls(quadratic, Correction(rows, slopes, units, units, linear))
 
     def log_normalizer(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
         """Surrogate of log Z(theta_1), nats, up to a constant."""

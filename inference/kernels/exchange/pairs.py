@@ -40,23 +40,27 @@ def pairs(
     chain = jnp.repeat(jnp.arange(num_chains), number)
     key_drawn, key_scores = jax.random.split(key)
 
-    def drawn(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
-        key, chain = x
-        of_chain = jax.tree.map(lambda leaf: leaf[chain], tuning)
-        reference = posterior_reference(model, of_chain.transport, of_chain.likelihood)
-        key_both, key_w = jax.random.split(key)
-        both = reference.mean(model.space.origin) + reference.fluctuation(key_both)
-        theta_1 = jnp.split(both, 2)[0]
-        return theta_1, share(model, theta_1, of_chain.transport.sample(key_w, theta_1))
+    def drawn(keys: jax.Array, tuning: Tuning) -> tuple[Array, Array]:
+        """Draws of one chain's reference, which is factorised once."""
+        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
+        mean = reference.mean(model.space.origin)
+
+        def one(key: jax.Array) -> tuple[Array, Array]:
+            key_both, key_w = jax.random.split(key)
+            theta_1 = jnp.split(mean + reference.fluctuation(key_both), 2)[0]
+            return theta_1, share(model, theta_1, tuning.transport.sample(key_w, theta_1))
+
+        return jax.lax.map(one, keys, batch_size=in_flight(number, 4 * dimension))
 
     def scores(x: tuple[jax.Array, Array, Array, Array]) -> Float[Array, "2 d"]:
         of_chain = jax.tree.map(lambda leaf: leaf[x[1]], tuning)
         return _scores(x[0], model, negative, of_chain, *x[2:])
 
-    keys = jax.random.split(key_drawn, len(chain))
-    others, starts = jax.lax.map(drawn, (keys, chain), batch_size=in_flight(len(chain), dimension))
-    theta_1 = jnp.concatenate([others, theta_1.reshape(-1, dimension)])
-    w = jnp.concatenate([starts, w.reshape(-1, dimension)])
+    others, starts = jax.vmap(drawn)(jax.random.split(key_drawn, theta_1.shape[:2]), tuning)
+    theta_1, w = (
+        jnp.concatenate([x.reshape(-1, dimension) for x in pair])
+        for pair in ((others, theta_1), (starts, w))
+    )
     points = (jax.random.split(key_scores, 2 * len(chain)), jnp.tile(chain, 2), theta_1, w)
     found = jax.lax.map(scores, points, batch_size=in_flight(len(w), 4 * dimension))
     return Pairs(theta_1, jnp.moveaxis(found, 1, 0))
