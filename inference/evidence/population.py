@@ -20,7 +20,7 @@ from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.negative import NegativeSampler
 from inference.moves.density import describe
-from inference.moves.step_size import StepSize, initial, pooled
+from inference.moves.step_size import StepSize, averaged, initial, pooled
 
 # Dual averaging is restarted at every power, and never reaches its last iteration.
 _ADAPTING = 1_000_000
@@ -185,7 +185,10 @@ def adapt_steps(
         steps: dict[str, Any] = {name: pooled(step) for name, step in moved.steps.items()}
         return _gather(recipe.model, moved), tuning._replace(**steps)
 
-    return jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
+    moved, tuning = jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
+    # One iterate of a few is noisy, and is used for whole runs.
+    steps = {name: averaged(getattr(tuning, name)) for name in _STEPS}
+    return moved, tuning._replace(**steps)
 
 
 class _Moved(NamedTuple):

@@ -35,10 +35,8 @@ def update(
 ) -> StepSize:
     """Adapt in warm-up; at its last iteration take the average over the iterates."""
     averaging = _update(target - acceptance_rate, step.averaging)
-    dtype = step.value.dtype
-    bounded = jnp.clip(jnp.exp(averaging[0]), SMALLEST_ANGLE, LARGEST_ANGLE).astype(dtype)
-    averaged = jnp.clip(jnp.exp(averaging[1]), SMALLEST_ANGLE, LARGEST_ANGLE).astype(dtype)
-    value = jnp.where(is_warmup, jnp.where(is_last, averaged, bounded), step.value)
+    log_step = jnp.where(is_last, averaging[1], averaging[0])
+    value = jnp.where(is_warmup, _angle(log_step, step.value.dtype), step.value)
     kept = jax.tree.map(
         lambda new, old: jnp.where(is_warmup, new, old).astype(jnp.result_type(old)),
         tuple(averaging),
@@ -54,5 +52,13 @@ def pooled(steps: StepSize) -> StepSize:
     updates by the mean rate.
     """
     averaging = tuple(jnp.mean(x, axis=0).astype(x.dtype) for x in steps.averaging)
-    value = jnp.exp(averaging[0]).astype(steps.value.dtype)
-    return StepSize(jnp.clip(value, SMALLEST_ANGLE, LARGEST_ANGLE), averaging)
+    return StepSize(_angle(averaging[0], steps.value.dtype), averaging)
+
+
+def averaged(step: StepSize) -> StepSize:
+    """Take the average over the iterates, as `update` does at its last iteration."""
+    return step._replace(value=_angle(step.averaging[1], step.value.dtype))
+
+
+def _angle(log_step: Float[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
+    return jnp.clip(jnp.exp(log_step), SMALLEST_ANGLE, LARGEST_ANGLE).astype(dtype)
