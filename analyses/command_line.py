@@ -6,7 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-BENCHMARKS = ("price", "posteriors", "normalizer", "evidence", "sgld", "start_up")
+BENCHMARKS = (
+    "price",
+    "posteriors",
+    "calibration",
+    "normalizer",
+    "evidence",
+    "sgld",
+    "start_up",
+)
 ANALYSES = {
     "first_posterior": "FirstPosterior",
     "alternating": "Alternating",

@@ -199,6 +199,20 @@ def margins(panels: dict[str, xr.Dataset], now: dict[str, float], target: Target
     plt.close(figure)
 
 
+def calibration(panels: dict[str, xr.Dataset], target: Target) -> None:
+    """Draw how far the distributions of ranks are from uniform ones; a row per sampler."""
+    ranks = xr.Dataset({name: data.to_array("quantity") for name, data in panels.items()})
+    ranks["quantity"] = [str(name).replace("_", " ") for name in ranks["quantity"].values]
+    number = ranks.sizes["quantity"]
+    plot = az.plot_ecdf_pit(
+        xr.DataTree.from_dict({"prior_sbc": ranks}),
+        sample_dims=["simulation"],
+        col_wrap=number,
+        figure_kwargs={"figsize": (2.6 * number, 3.4 * len(panels))},
+    )
+    _save(plot, target)
+
+
 def picture(grey: np.ndarray, target: Target) -> None:
     """Save one picture, a pixel a pixel."""
     plt.imsave(target, grey, cmap="gray_r", vmin=0, vmax=1, format="png")

@@ -7,7 +7,7 @@ from generative.linear import GaussianConditional, LinearGaussianAgreement, Line
 from generative.model import TwoStageModel
 from generative.parameters import ParameterSpace
 from generative.program import two_stage
-from generative.simulate import Simulation, simulate
+from generative.simulate import Simulation, simulate, simulate_data
 from generative.stage import Stage
 from generative.stages import GaussianStage, LaplaceStage, StudentTStage
 
@@ -29,5 +29,6 @@ __all__ = [
     "TwoStageModel",
     "problems",
     "simulate",
+    "simulate_data",
     "two_stage",
 ]

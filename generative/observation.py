@@ -128,9 +128,13 @@ class Observation(Data):
                 raise InvalidInput(f"data[{name!r}]", found[0], f"values in {support}")
         return set(sites)
 
-    def _sites(self, theta: PyTree) -> dict[str, dict[str, Any]]:
+    def sample(self, key: jax.Array, theta: PyTree) -> dict[str, Array]:
+        """Draw data, by site."""
+        return {name: site["value"] for name, site in self._sites(theta, key).items()}
+
+    def _sites(self, theta: PyTree, key: jax.Array | None = None) -> dict[str, dict[str, Any]]:
         """Sample sites of the program, drawn."""
-        program = handlers.seed(self.program, jax.random.key(0))
+        program = handlers.seed(self.program, jax.random.key(0) if key is None else key)
         trace = handlers.trace(program).get_trace(*self._arguments(self.inputs, theta))
         return {name: site for name, site in trace.items() if site["type"] == "sample"}
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from generative.agreement import REJECTION_CAP, AgreementConditioned
 from generative.errors import AgreementNotReached, InvalidInput
@@ -69,6 +69,53 @@ def simulate(
             "lower agreement_strength, or use LinearResiduals, whose conditional is exact"
         )
     return Simulation(theta_1, theta_2, tries)
+
+
+def simulate_data(
+    model: TwoStageModel, key: jax.Array, theta_2: Float[ArrayLike, "n d"]
+) -> dict[str, np.ndarray]:
+    """Draw data from the model's observation program, one set per theta_2.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+        Its own data, if it has any, are not looked at.
+    key : PRNG key
+    theta_2 : array, shape (n, d)
+
+    Returns
+    -------
+    dict
+        By site, arrays with a leading axis of length n; each may be handed to
+        ``model.replace(data=...)``.
+
+    Raises
+    ------
+    InvalidInput
+        If an argument cannot be used, or the model has no observation program to draw from.
+    """
+    if not isinstance(model, TwoStageModel):
+        raise InvalidInput("model", type(model).__name__, "a TwoStageModel")
+    require_key(key)
+    if model.observation is None:
+        raise InvalidInput("model", "one without an observation", "one with a NumPyro program")
+    points = jnp.asarray(theta_2)
+    if points.ndim != 2 or points.shape[1] != model.dimension:
+        found, allowed = f"shape {points.shape}", f"shape (n, {model.dimension})"
+        raise InvalidInput("theta_2", found, allowed)
+    drawn = _simulate_data(key, model, points)
+    return {name: np.asarray(x) for name, x in drawn.items()}
+
+
+@jax.jit
+def _simulate_data(key: jax.Array, model: TwoStageModel, theta_2: Array) -> dict[str, Array]:
+    assert model.observation is not None
+    sample = model.observation.sample
+
+    def one(key: jax.Array, theta: Array) -> dict[str, Array]:
+        return sample(key, model.space.unravel(theta))
+
+    return jax.vmap(one)(jax.random.split(key, len(theta_2)), theta_2)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -47,7 +47,7 @@ def run_of(
     _, key_prior, key_cost = prng.split(key, 3)
     key_evidence = prng.fold_in(key, 3)
     answered = draws.answers or answers(model, draws.values["theta_2"])
-    checks = check_chains(judged(model, draws.values, answered)) + list(draws.checks)
+    result, checks = verdict(model, draws, answered)
     bits_saved, missing = _bits_saved(model, draws, key_cost)
     log_evidence, how = log_evidence_fn(key_evidence)
     prior, note = _prior(model, key_prior)
@@ -67,11 +67,26 @@ def run_of(
         configuration=configuration | {"tuning": draws.tuning},
         notes=notes,
     )
-    result = _result(draws, checks)
     alone = evidence_stands_alone and not draws.unverified and not draws.other_target
     usable = _usable(result, checks, log_evidence, alone)
     tree.attrs |= {"result": result.value, "usable": ", ".join(usable)}
     return Run(tree, result, log_evidence, bits_saved, checks, notes, model, usable)
+
+
+def verdict(
+    model: TwoStageModel, draws: Draws, answered: dict[str, np.ndarray]
+) -> tuple[Result, list[Check]]:
+    """Judge draws; return the result of their run, and all checks behind it.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    draws : Draws
+    answered : dict
+        What the draws of theta_2 answer, from :func:`inference.answers.answers`.
+    """
+    checks = check_chains(judged(model, draws.values, answered)) + list(draws.checks)
+    return _result(draws, checks), checks
 
 
 def _result(draws: Draws, checks: list[Check]) -> Result:
