@@ -201,15 +201,20 @@ def margins(panels: dict[str, xr.Dataset], now: dict[str, float], target: Target
 
 def calibration(panels: dict[str, xr.Dataset], target: Target) -> None:
     """Draw how far the distributions of ranks are from uniform ones; a row per sampler."""
-    ranks = xr.Dataset({name: data.to_array("quantity") for name, data in panels.items()})
+    shared = set.intersection(*(set(data.data_vars) for data in panels.values()))
+    names = [name for name in next(iter(panels.values())).data_vars if name in shared]
+    ranks = xr.Dataset({name: data[names].to_array("quantity") for name, data in panels.items()})
     ranks["quantity"] = [str(name).replace("_", " ") for name in ranks["quantity"].values]
     number = ranks.sizes["quantity"]
     plot = az.plot_ecdf_pit(
         xr.DataTree.from_dict({"prior_sbc": ranks}),
         sample_dims=["simulation"],
         col_wrap=number,
-        figure_kwargs={"figsize": (2.6 * number, 3.4 * len(panels))},
+        figure_kwargs={"figsize": (2.6 * number, 3 * len(panels))},
+        visuals={"xlabel": False, "p_value_text": {"y": 0.35}},
     )
+    for axis in plot.viz["figure"].item().axes:
+        axis.set_ylim(-0.5, 0.5)
     _save(plot, target)
 
 
