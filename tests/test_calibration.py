@@ -32,7 +32,9 @@ class FromThePrior(Sampler):
         first, second = self.factor * drawn.theta_1, drawn.theta_2
         statistics = jax.vmap(lambda a, b: describe(model, a, b))(first, second)
         values = {"theta_1": first, "theta_2": second, **statistics}
-        return Draws({name: np.asarray(x).reshape(4, 50, *x.shape[1:]) for name, x in values.items()})
+        return Draws(
+            {name: np.asarray(x).reshape(4, 50, *x.shape[1:]) for name, x in values.items()}
+        )
 
 
 def blind() -> TwoStageModel:
@@ -89,7 +91,7 @@ def test_bad_input_is_refused():
 
 @pytest.mark.parametrize("case", CASES)
 def test_cases_can_be_simulated(seed, case):
-    model = CASES[case][0]()
+    model = CASES[case]()
     drawn = simulate(model, jax.random.key(seed), 200)
     data = simulate_data(model, jax.random.key(seed), drawn.theta_2)
     posed = model.replace(data={name: x[0] for name, x in data.items()})
@@ -99,6 +101,6 @@ def test_cases_can_be_simulated(seed, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("control", [None, *CONTROLS])
 def test_default_chains_are_calibrated_and_controls_are_not(seed, control):
-    sampler = HMC() if control is None else CONTROLS[control]
-    p = p_values(calibrate(two_wells(), sampler, 400, seed))
+    sampler, number = (HMC(), 400) if control is None else CONTROLS[control]
+    p = p_values(calibrate(two_wells(), sampler, number, seed))
     assert (min(p.values()) > LEVEL) == (control is None), p
