@@ -101,7 +101,8 @@ def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:
         run = infer(problem.model, backend, seed=seed, progress=False)
     except (NonFiniteState, AgreementNotReached) as error:
         return [*cells, type(error).__name__, *["-"] * 6, _seconds(start), "-"]
-    found, truth = scores(problem, run), problem.truth
+    posterior, truth = run.tree.children["posterior"].dataset, problem.truth
+    found = scores(problem, {name: posterior[name].values for name in ("theta_1", "theta_2")})
     failed = ", ".join(check.name for check in run.checks if not check.passed)
     return [
         *cells,
@@ -129,10 +130,17 @@ def judge(run: Run, found: Scores, truth: Truth) -> str:
     return "unclear" if abs(found.variance_error) > _LARGEST_VARIANCE_ERROR else "right"
 
 
-def scores(problem: Problem, run: Run) -> Scores:
-    """Compare every coordinate's mean and variance with the truth."""
+def scores(problem: Problem, values: dict[str, np.ndarray]) -> Scores:
+    """Compare every coordinate's mean and variance with the truth.
+
+    Parameters
+    ----------
+    problem : Problem
+    values : dict
+        Draws of `theta_1` and `theta_2`, shape (chain, draw, d).
+    """
     ess, z, variances = [], [], []
-    for draws, mean, variance in _compared(problem, run):
+    for draws, mean, variance in _compared(problem, values):
         for x, expected, spread in zip(np.moveaxis(draws, -1, 0), mean, variance, strict=True):
             ess.append(float(np.asarray(az.ess(x))))
             z.append(abs(x.mean() - expected) / _standard_error(x))
@@ -142,10 +150,12 @@ def scores(problem: Problem, run: Run) -> Scores:
     return Scores(min(ess), max(z), *worst)
 
 
-def _compared(problem: Problem, run: Run) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _compared(
+    problem: Problem, values: dict[str, np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Draws, shape (chain, draw, d), with exact means and variances, shape (d,)."""
-    truth, posterior = problem.truth, run.tree.children["posterior"].dataset
-    theta_1, theta_2 = (posterior[name].values for name in ("theta_1", "theta_2"))
+    truth = problem.truth
+    theta_1, theta_2 = values["theta_1"], values["theta_2"]
     assert truth.mean_1 is not None
     assert truth.cov_1 is not None
     found = [(theta_1, truth.mean_1, np.diag(truth.cov_1))]

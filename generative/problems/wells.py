@@ -162,7 +162,7 @@ def rotated_wells(d: int = 5, form: Form = "residuals", seed: int = 0) -> Proble
     """
     _require_dimension(d)
     rng = np.random.default_rng(seed)
-    rotation = _random_rotation(rng, d)
+    rotation = random_rotation(rng, d)
     observed = rng.choice([-1.0, 1.0], size=d) * rng.uniform(0.4, 1.2, size=d)
     description = "d double wells behind a rotation; 1-d quadratures"
     return _Wells().problem("rotated_wells", description, observed, form, rotation)
@@ -204,7 +204,7 @@ def separate_wells(
     """
     _require_dimension(d)
     wells = _Wells(agreement_strength, first_scale, second_scale, theta_0, width, False)
-    rotation = _random_rotation(np.random.default_rng(seed), d) if rotated else None
+    rotation = random_rotation(np.random.default_rng(seed), d) if rotated else None
     description = "d deep wells, with data in the far ones; 1-d quadratures"
     return wells.problem("separate_wells", description, np.full(d, observed), form, rotation)
 
@@ -245,7 +245,7 @@ def tilted_wells(
     """
     _require_dimension(d)
     wells = _Wells(agreement_strength, first_scale, second_scale, theta_0, width, False, tilt)
-    rotation = _random_rotation(np.random.default_rng(seed), d) if rotated else None
+    rotation = random_rotation(np.random.default_rng(seed), d) if rotated else None
     description = "d double wells of unequal mass; 1-d quadratures"
     observations = np.full(d, observed)
     return wells.problem("tilted_wells", description, observations, rotation=rotation)
@@ -256,5 +256,6 @@ def _require_dimension(d: int) -> None:
         raise InvalidInput("d", d, "an integer >= 1")
 
 
-def _random_rotation(rng: np.random.Generator, d: int) -> Float[np.ndarray, "d d"]:
+def random_rotation(rng: np.random.Generator, d: int) -> Float[np.ndarray, "d d"]:
+    """Return a random orthogonal matrix, whose rows are the wells' axes."""
     return np.linalg.qr(rng.normal(size=(d, d)))[0]
