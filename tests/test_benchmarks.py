@@ -41,15 +41,15 @@ def run_of(seed, shift=0.0, stretch=1.0, result=Result.converged, size=4000, bit
 )
 def test_verdicts(changes, expected):
     run = run_of(0, **changes)
-    assert judge(run, scores(MILD, run), MILD.truth) == expected
+    posterior = run.tree["posterior"].dataset
+    found = scores(MILD, {name: x.values for name, x in posterior.items()})
+    assert judge(run, found, MILD.truth) == expected
 
 
 def test_without_data_only_theta_1_is_compared():
     kept = np.random.default_rng(0).normal(size=(4, 4000, 4))
     values = {"theta_1": kept, "theta_2": np.full_like(kept, 7.0)}
-    dataset = xr.Dataset({name: (("chain", "draw", "p"), x) for name, x in values.items()})
-    run = Run(xr.DataTree.from_dict({"posterior": dataset}), Result.converged)
-    found = scores(problems.get("singular_product"), run)
+    found = scores(problems.get("singular_product"), values)
     assert found.largest_z < hard_cases._LARGEST_Z
 
 

@@ -30,8 +30,6 @@ from inference.results.draws import Draws
 from inference.running.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
-# Persistent samples serve where they forget another theta_1 in the moves of so many sweeps.
-_SETTLED_AFTER = 2
 
 
 class PopulationBackend(Sampler):
@@ -83,8 +81,7 @@ class PopulationBackend(Sampler):
 
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
-        moves = _SETTLED_AFTER * self.num_moves
-        settings = (self.negative, self.rejection_cap, self.max_num_steps, moves)
+        settings = (self.negative, self.rejection_cap, self.max_num_steps, self.num_moves)
         sampler, note = choose(model, *settings)
         try:
             draws = self._doubled(model, sampler, key, monitor)
@@ -96,7 +93,7 @@ class PopulationBackend(Sampler):
         if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
             why = "rejection hit its cap"
-            sampler, note = without_rejection(model, self.max_num_steps, moves, why)
+            sampler, note = without_rejection(model, *settings[2:], why)
             draws = self._doubled(model, sampler, key, monitor)
         return draws.also(notes=[note])
 
