@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from analyses.benchmarks import hard_cases
-from analyses.benchmarks.hard_cases import judge, row, scores
+from analyses.benchmarks.hard_cases import bounded_row, judge, row, scores
 from generative import problems
 from inference import HMC, Estimate, NonFiniteState, Result, Run
 
@@ -69,6 +69,12 @@ def test_a_run_that_breaks_down_has_a_row(monkeypatch):
     cells = row(MILD, HMC())
     assert len(cells) == len(hard_cases._HEADER)
     assert cells[3] == "NonFiniteState"
+
+
+def test_a_row_that_takes_too_long_is_stopped_and_shown():
+    cells = bounded_row("double_well", {}, HMC(), 0.1)
+    assert len(cells) == len(hard_cases._HEADER)
+    assert cells[:4] == ["double_well", "1", "HMC", "stopped after 0 minutes"]
 
 
 def test_every_case_has_a_truth_to_compare_with():

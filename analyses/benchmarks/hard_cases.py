@@ -1,16 +1,18 @@
 """Where agreement is not quadratic: default backends, all checks on, against exact answers."""
 
 import json
+import multiprocessing
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import arviz as az
+import jax
 import numpy as np
 
 from analyses.files import write_whole
-from analyses.provenance import release
 from analyses.tables import markdown_table
 from generative import AgreementNotReached, problems
 from generative.problems import Problem, Truth
@@ -32,6 +34,7 @@ CASES: list[tuple[str, dict[str, Any], tuple]] = [
     ("rotated_wells", {"d": 10}, _DEFAULTS),
     ("singular_product", {}, _WITH_REJECTION),
 ]
+_LONGEST = 1800.0  # seconds of one row
 _LARGEST_Z = 4.0  # standard errors
 _LARGEST_VARIANCE_ERROR = 0.05  # relative
 _HEADER = ["problem", "d", "backend", "verdict", "failed checks", "min ESS", "largest z of a mean"]
@@ -79,18 +82,49 @@ def section(kept: Path | None) -> str:
     """
     rows = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
     for name, options, backends in CASES:
-        problem = problems.get(name, **options)
         for backend in backends:
             case = f"{name} {options} {backend!r}"
             if case in rows:
                 continue
-            rows[case] = row(problem, backend)
+            rows[case] = bounded_row(name, options, backend, _LONGEST)
             print(" ".join(rows[case]), flush=True)
             if kept is not None:
                 write_whole(kept, lambda path: path.write_text(json.dumps(rows, indent=1)))
-        release()
     title = "## Where agreement is not quadratic, default settings\n\n"
     return title + _NOTE + markdown_table(_HEADER, list(rows.values()))
+
+
+def bounded_row(name: str, options: dict[str, Any], backend: Any, longest: float) -> list[str]:
+    """Make a row in a process of its own; one that takes too long is stopped, and has a row too.
+
+    Parameters
+    ----------
+    name, options, backend
+        Of the problem, and what is run on it.
+    longest : float
+        Seconds.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_row, args=(sender, name, options, backend))
+    process.start()
+    sender.close()  # so that a process that dies is noticed
+    try:
+        verdict = f"stopped after {longest / 60:.0f} minutes"
+        if receiver.poll(longest):
+            return receiver.recv()
+    except EOFError:
+        verdict = "no result"
+    finally:
+        process.terminate()
+        process.join()
+    dimension = str(problems.get(name, **options).model.dimension)
+    return [name, dimension, type(backend).__name__, verdict, *["-"] * (len(_HEADER) - 4)]
+
+
+def _send_row(sender: Connection, name: str, options: dict[str, Any], backend: Any) -> None:
+    jax.config.update("jax_enable_x64", True)
+    sender.send(row(problems.get(name, **options), backend))
 
 
 def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:

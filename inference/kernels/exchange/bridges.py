@@ -87,9 +87,10 @@ def steps_enough(acceptance_rate: float, target: float) -> int:
     """Return how many steps have trajectories of the present length accepted at the target rate.
 
     The log of the acceptance ratio is about Gaussian with variance s^2 and mean -s^2 / 2, so that
-    2 Phi(-s / 2) is accepted (G. O. Roberts, A. Gelman and W. R. Gilks, Ann. Appl. Probab. 7 (1997),
-    doi:10.1214/aoap/1034625254), and s^2 falls as one over the number of steps. Where trajectories
-    cannot grow any more, acceptance above the target costs more steps than it is worth.
+    2 Phi(-s / 2) is accepted (G. O. Roberts, A. Gelman and W. R. Gilks, Annals of Applied
+    Probability 7 (1997), doi:10.1214/aoap/1034625254), and s^2 falls as one over the number of
+    steps. Where trajectories cannot grow any more, acceptance above the target costs more steps
+    than it is worth.
 
     Parameters
     ----------
