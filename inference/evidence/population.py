@@ -187,7 +187,7 @@ def adapt_steps(
 
     moved, tuning = jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))
     # One iterate of a few is noisy, and is used for whole runs.
-    steps = {name: averaged(getattr(tuning, name)) for name in _STEPS}
+    steps: dict[str, Any] = {name: averaged(getattr(tuning, name)) for name in _STEPS}
     return moved, tuning._replace(**steps)
 
 
