@@ -3,10 +3,6 @@
 import os
 from pathlib import Path
 
-# Two thirds of the suite is LLVM optimising programs that run for a second. Unoptimised they compute
-# the same, at half the time to compile. Read when JAX starts its backend, and by processes of tests.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-
 import jax
 import jaxtyping
 import pytest

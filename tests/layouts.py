@@ -7,8 +7,7 @@ import sys
 
 def run_on_two_devices(program: str) -> None:
     """Run a program where JAX sees two devices; it must not fail."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    environment = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | environment,
