@@ -31,10 +31,11 @@ _AFFORDABLE_OPERATIONS = 2e7
 _CAP_OVER_MEAN = 10.0
 _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
 
-# Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1:
-# basins of unequal weight that moves cross in part show with a thousand, and may not with 256.
-_NUM_CROSSING_POINTS, _NUM_OF_LARGE = 1024, 256
-_LARGE = 100  # parameters
+# Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1.
+# In few dimensions basins of unequal weight that moves cross in part show with a thousand only;
+# every further coordinate with such basins makes the difference larger.
+_NUM_CROSSING_POINTS, _NUM_IN_FEW_DIMENSIONS = 256, 1024
+_FEW_DIMENSIONS = 10
 _NUM_PARTICLES = 16
 # Pilots of the one schedule that annealed negative samples share, and their particles.
 _NUM_PILOTS, _NUM_SCHEDULED = 32, 64
@@ -131,7 +132,8 @@ def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: in
     if model.dimension > _LARGEST_ANNEALED:
         return True
     key_1, key_draws, key_step, key_moves = prng.split(jax.random.key(1), 4)
-    number = _NUM_OF_LARGE if model.dimension > _LARGE else _NUM_CROSSING_POINTS
+    is_small = model.dimension <= _FEW_DIMENSIONS
+    number = _NUM_IN_FEW_DIMENSIONS if is_small else _NUM_CROSSING_POINTS
     theta_1 = np.asarray(first_draws(key_1, model, number))
     starts, fresh = (
         annealed_draws(key, model, theta_1, NUM_FRESH_PARTICLES) for key in prng.split(key_draws)
