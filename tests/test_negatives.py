@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
-from inference import SGLD, MaximumAPosteriori, infer
+from inference import SGLD, MaximumAPosteriori, TemperedSMC, infer
 from inference.annealing.anneal import anneal
 from inference.annealing.certificate import check_exchangeable, check_fresh
 from inference.annealing.conditional_smc import (
@@ -21,7 +21,7 @@ from inference.kernels.langevin.dynamics import LangevinTuning
 from inference.kernels.langevin.steps import Langevin
 from inference.kernels.langevin.tuning import flat_metric
 from inference.kernels.negative import AnnealedNegative, PersistentNegative
-from inference.kernels.negative_choice import choose
+from inference.kernels.negative_choice import choose, without_rejection
 from inference.moves.independence import independence_step
 from tests.statistical import z_limit
 
@@ -231,3 +231,13 @@ def langevin_variance_z(refreshed, seed, num_chains, num_steps=200):
 def test_langevin_steps_keep_the_law_of_a_gaussian(seed, refreshed):
     score = langevin_variance_z(refreshed, seed, num_chains=8192)
     assert (abs(score) > z_limit(1)) == refreshed, score
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "crosses"),
+    [("tilted_wells", {"d": 1}, False), ("double_well", {}, True)],
+)
+def test_persistent_samples_must_cross_basins_in_one_sweep(name, options, crosses):
+    model = problems.get(name, **options).model
+    sampler, note = without_rejection(model, 32, TemperedSMC().num_moves, "a test")
+    assert isinstance(sampler, PersistentNegative) == crosses, note
