@@ -203,7 +203,13 @@ def calibration(panels: dict[str, xr.Dataset], target: Target) -> None:
     """Draw how far the distributions of ranks are from uniform ones; a row per sampler."""
     shared = set.intersection(*(set(data.data_vars) for data in panels.values()))
     names = [name for name in next(iter(panels.values())).data_vars if name in shared]
-    ranks = xr.Dataset({name: data[names].to_array("quantity") for name, data in panels.items()})
+    shortest = slice(min(data.sizes["simulation"] for data in panels.values()))
+    ranks = xr.Dataset(
+        {
+            name: data[names].isel(simulation=shortest).to_array("quantity")
+            for name, data in panels.items()
+        }
+    )
     ranks["quantity"] = [str(name).replace("_", " ") for name in ranks["quantity"].values]
     number = ranks.sizes["quantity"]
     plot = az.plot_ecdf_pit(

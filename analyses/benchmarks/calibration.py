@@ -130,10 +130,17 @@ _NOTE = (
     "ranks, by ArviZ's pointwise order-based test, with the quantity that has it; a cell is "
     "*calibrated* if p is at least 5e-4, which is 5 % shared by about a hundred tests. "
     "Every simulation counts, also those whose run says that it has not converged: leaving them "
-    "out would condition on the data. The controls, on the two wells, must not be calibrated.\n\n"
+    "out would condition on the data. The controls, on the two wells, must not be calibrated. The "
+    "page grows cell by cell: what is not in it has not been run.\n\n"
     "Quantities: C(theta_1) and C(theta_2), L, the log joint density, theta_1 along the direction "
     "in which C changes most, and along it (w - theta_1) / s2^2 where draws come with negative "
     "samples.\n\n"
+)
+
+
+_CAPTION = (
+    "Distribution functions of ranks less those of uniform ones, two wells; points are those that "
+    "the test holds against them."
 )
 
 
@@ -153,13 +160,11 @@ def main(out: Path | None) -> int:
         trees[case, name] = as_tree(rows)
         publish(_page(trees), out)
         release()
-    if out is not None:
-        right, wrong = ((_CONTROLLED, name) for name in ("HMC", "HMC, Z omitted"))
-        figures.calibration(
-            {name: ranks(trees[case, name]) for case, name in (right, wrong)},
-            out.with_suffix(".png"),
-        )
-    if kept is not None:
+    if out is not None and kept is not None:
+        picture = out.with_suffix(".png")
+        shown = {name: ranks(trees[_CONTROLLED, name]) for name in ("HMC", "HMC, Z omitted")}
+        figures.calibration(shown, picture)
+        publish(f"{_page(trees)}\n\n{_CAPTION}\n\n![Ranks]({picture.name})", out)
         kept.unlink(missing_ok=True)
     return 0
 
