@@ -7,8 +7,9 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
+from analyses import figures
 from analyses.benchmarks.calibration import CASES, CONTROLS, two_wells
-from analyses.calibration import calibrate, p_values, simulations
+from analyses.calibration import calibrate, p_values, ranks, simulations
 from generative import InvalidInput, TwoStageModel, simulate, simulate_data
 from inference import HMC, NonFiniteState
 from inference.backends.base import Sampler
@@ -46,14 +47,18 @@ def blind() -> TwoStageModel:
     return two_wells().replace(observation=look, data={"y": np.zeros(2)})
 
 
-def test_ranks_of_exact_draws_are_uniform_and_of_others_not(seed):
+def test_ranks_of_exact_draws_are_uniform_and_of_others_not(seed, tmp_path):
+    panels = {}
     for factor, is_calibrated in ((1.0, True), (2.5, False)):
         tree = calibrate(blind(), FromThePrior(factor=factor), 40, seed)
         assert (min(p_values(tree).values()) > LEVEL) == is_calibrated
-    ranks = tree["prior_sbc"].to_dataset()
-    assert ranks.sizes["simulation"] == 40
-    assert "theta_1_along" in ranks
-    assert bool(((ranks > 0) | (ranks["converged"] == 0)).all().to_array().all())
+        panels[f"theta_1 times {factor}"] = ranks(tree).isel(simulation=slice(int(20 * factor)))
+    figures.calibration(panels, tmp_path / "ranks.png")
+    assert (tmp_path / "ranks.png").stat().st_size > 0
+    found = ranks(tree)
+    assert found.sizes["simulation"] == 40
+    assert "theta_1_along" in found
+    assert bool(((found > 0) & (found < 1)).all().to_array().all())
 
 
 def test_a_simulation_can_be_made_alone(seed):
