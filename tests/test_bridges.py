@@ -11,7 +11,7 @@ from inference import HMC, Result, infer
 from inference.annealing.conditional_smc import annealed_draws
 from inference.backends.hmc import collect_exchange
 from inference.gaussians.surrogate import flat
-from inference.kernels.exchange.bridges import NUM_BRIDGES, steps_enough
+from inference.kernels.exchange.bridges import NUM_BRIDGES
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.learned import Correction, NormalizerSurrogate, Pairs, learn
 from inference.kernels.negative import PersistentNegative, RejectionNegative
@@ -207,11 +207,3 @@ def test_twenty_rotated_wells_converge_by_default(seed, seed_offset):
         scores = moments_z(posterior[f"theta_{name}"].values, *truth)
         assert np.abs(scores).max() < z_limit(80)
     assert f"'num_bridges': {NUM_BRIDGES}" in str(run.tree.attrs["configuration"]).replace('"', "'")
-
-
-def test_no_more_steps_than_trajectories_need():
-    assert steps_enough(0.5, 0.5) == NUM_BRIDGES
-    assert steps_enough(0.3, 0.5) == NUM_BRIDGES
-    # 0.5 = 2 Phi(-0.674), and 2 Phi(-0.337) = 0.736: half the spread, a quarter of the steps.
-    assert steps_enough(0.736, 0.5) == NUM_BRIDGES // 4
-    assert steps_enough(1.0, 0.5) == 2

@@ -8,14 +8,7 @@ import numpy as np
 
 from generative import TwoStageModel
 from inference import prng
-from inference.kernels.exchange.bridges import (
-    bridged,
-    steps_enough,
-    unbridged,
-    with_steps,
-    worth_bridging,
-    worthwhile,
-)
+from inference.kernels.exchange.bridges import bridged, unbridged, worth_bridging, worthwhile
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.lag import moves_needed
 from inference.kernels.exchange.state import ExchangeState, Tuning
@@ -71,14 +64,11 @@ def warm_up(
         state, values = loop.run(state, iterations, f"warm-up {phase + 1}/{_NUM_PHASES}")
         if phase == _NUM_PHASES - 1 or iterations < _SHORTEST_PHASE:
             continue
-        late = {name: x[:, iterations // 2 :] for name, x in values.items()}
         if phase == 2:
-            if alone is not None and worthwhile(state, alone):
-                rate = float(late["acceptance_rate"].mean())
-                state = with_steps(state, steps_enough(rate, kernel.target_acceptance))
-            elif alone is not None:
+            if alone is not None and not worthwhile(state, alone):
                 kernel, loop, state = plain, loop_of(plain), unbridged(plain.model, state)
             continue
+        late = {name: x[:, iterations // 2 :] for name, x in values.items()}
         flat = state.tuning if phase == 0 else flat
         adapted = state.tuning.step_1
         drawn = {name: late[name] for name in ("theta_2", "negative")}

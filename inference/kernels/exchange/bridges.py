@@ -3,7 +3,7 @@
 A single exchange ratio is as noisy as its two ends are far apart: its variance grows with the
 square of their distance, and falls as one over the number of steps between them. Where warm-up
 with one step had to shorten trajectories, the ratio is bridged, and a force that is right for
-longer ones is learned. Both are kept if trajectories grow, and as many steps as these need.
+longer ones is learned. Both are kept if trajectories grow.
 """
 
 from dataclasses import replace
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.special import ndtri
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels.exchange.hmc import ExchangeHMC
@@ -25,7 +24,6 @@ from inference.moves import step_size as step_sizes
 from inference.moves.step_size import LARGEST_ANGLE, StepSize
 
 NUM_BRIDGES = 32
-_FEWEST = 2
 _NUM_POINTS = 256  # per chain
 # By what factor trajectories must grow, for sweeps that cost about half as much again; those that
 # cannot, since a quarter turn is the longest, are long enough.
@@ -81,31 +79,6 @@ def worthwhile(state: ExchangeState, alone: StepSize) -> bool:
         Length of trajectories that one step of the ratio allowed.
     """
     return _share(state.tuning.step_1) > _WORTHWHILE * _share(alone)
-
-
-def steps_enough(acceptance_rate: float, target: float) -> int:
-    """Return how many steps have trajectories of the present length accepted at the target rate.
-
-    The log of the acceptance ratio is about Gaussian with variance s^2 and mean -s^2 / 2, so that
-    2 Phi(-s / 2) is accepted (G. O. Roberts, A. Gelman and W. R. Gilks, Annals of Applied
-    Probability 7 (1997), doi:10.1214/aoap/1034625254), and s^2 falls as one over the number of
-    steps. Where trajectories cannot grow any more, acceptance above the target costs more steps
-    than it is worth.
-
-    Parameters
-    ----------
-    acceptance_rate : float
-        With `NUM_BRIDGES` steps.
-    target : float
-        The rate that lengths of trajectories adapt to.
-    """
-    found, aimed_at = ndtri(np.clip([acceptance_rate, target], 0.01, 0.99) / 2)
-    return int(np.clip(np.ceil(NUM_BRIDGES * (found / aimed_at) ** 2), _FEWEST, NUM_BRIDGES))
-
-
-def with_steps(state: ExchangeState, number: int) -> ExchangeState:
-    """Return a state whose exchange ratio is bridged in so many steps."""
-    return state._replace(num_bridges=jnp.full_like(state.num_bridges, number))
 
 
 @jax.jit
