@@ -113,7 +113,7 @@ def simulations(
         except (NonFiniteState, AgreementNotReached):
             yield {_CONVERGED: 0.0}
             continue
-        result, _ = verdict(posed, draws, answers(posed, draws.values["theta_2"]))
+        result, _ = verdict(posed, draws, draws.answers or answers(posed, draws.values["theta_2"]))
         found = _quantities(posed, direction, *_ranked(draws))
         negative = _agreeing(key_w, posed, true.theta_1) if "negative" in draws.values else None
         truth = _quantities(posed, direction, true.theta_1, true.theta_2, negative)
@@ -169,9 +169,9 @@ def _quantities(
     """What is ranked; `direction` is the one in which C changes most, of theta_1 over its scale."""
     quantities = jax.vmap(lambda a, b: describe(model, a, b))(theta_1, theta_2)
     spread = jnp.sqrt(jnp.asarray(model.first_stage.reference_variance))
-    inverse = jnp.where(spread > 0, 1 / jnp.where(spread > 0, spread, 1), 0)
+    whitened = jnp.where(spread > 0, (theta_1 - model.space.origin) / spread, 0)
     for of in direction:
-        quantities["theta_1_along"] = (theta_1 - model.space.origin) * inverse @ of
+        quantities["theta_1_along"] = whitened @ of
         if negative is not None:
             # (w - theta_1) / s2^2 under a Gaussian stage; its mean is the gradient of log Z.
             score = -model.second_stage.score(negative - theta_1)

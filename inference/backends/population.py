@@ -93,7 +93,7 @@ class PopulationBackend(Sampler):
         if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
             why = "rejection hit its cap"
-            sampler, note = without_rejection(model, *settings[2:], why)
+            sampler, note = without_rejection(model, self.max_num_steps, self.num_moves, why)
             draws = self._doubled(model, sampler, key, monitor)
         return draws.also(notes=[note])
 
