@@ -1,9 +1,11 @@
 """Files that are whole or not there."""
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from generative import InvalidInput
 from inference.running.folder import require_writable
@@ -52,3 +54,14 @@ def write_whole(target: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def read_kept(kept: Path | None) -> dict[str, Any]:
+    """Read what an interrupted benchmark kept by :func:`keep`; nothing, if it kept none."""
+    return json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+
+
+def keep(kept: Path | None, rows: dict[str, Any]) -> None:
+    """Keep what a benchmark has finished, where it has a file for that."""
+    if kept is not None:
+        write_whole(kept, lambda path: path.write_text(json.dumps(rows, indent=1)))

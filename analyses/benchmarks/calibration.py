@@ -1,6 +1,5 @@
 """Simulation-based calibration of every sampler, and of mistakes that it must see."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from jaxtyping import Array, PyTree
 
 from analyses import figures
 from analyses.calibration import as_tree, p_values, ranks, simulations
-from analyses.files import write_whole
+from analyses.files import keep, read_kept
 from analyses.provenance import heading, publish, release
 from analyses.tables import markdown_table
 from generative import GaussianStage, LaplaceStage, TwoStageModel, networks
@@ -147,7 +146,7 @@ _CAPTION = (
 def main(out: Path | None) -> int:
     """Run the benchmark; what is done beside `out` is not done again, and shown as it comes."""
     kept = None if out is None else out.with_suffix(".rows.json")
-    done = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    done = read_kept(kept)
     trees: dict[tuple[str, str], xr.DataTree] = {}
     for case, name, sampler, number in _cells():
         rows = done.setdefault(f"{case}: {name}", [])
@@ -155,8 +154,7 @@ def main(out: Path | None) -> int:
             rows.append(row)
             if len(rows) % _KEPT_EVERY == 0 or len(rows) == number:
                 print(f"{case}: {name}: {len(rows)} of {number}", flush=True)
-                if kept is not None:
-                    write_whole(kept, lambda path: path.write_text(json.dumps(done)))
+                keep(kept, done)
         trees[case, name] = as_tree(rows)
         publish(_page(trees), out)
         release()

@@ -1,6 +1,5 @@
 """Where agreement is not quadratic: default backends, all checks on, against exact answers."""
 
-import json
 import multiprocessing
 import time
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import arviz as az
 import jax
 import numpy as np
 
-from analyses.files import write_whole
+from analyses.files import keep, read_kept
 from analyses.tables import markdown_table
 from generative import AgreementNotReached, problems
 from generative.problems import Problem, Truth
@@ -80,7 +79,7 @@ def section(kept: Path | None) -> str:
     kept : Path or None
         Where finished rows are kept: all cases take hours, and go on where they were interrupted.
     """
-    rows = json.loads(kept.read_text()) if kept is not None and kept.exists() else {}
+    rows = read_kept(kept)
     for name, options, backends in CASES:
         for backend in backends:
             case = f"{name} {options} {backend!r}"
@@ -88,8 +87,7 @@ def section(kept: Path | None) -> str:
                 continue
             rows[case] = bounded_row(name, options, backend, _LONGEST)
             print(" ".join(rows[case]), flush=True)
-            if kept is not None:
-                write_whole(kept, lambda path: path.write_text(json.dumps(rows, indent=1)))
+            keep(kept, rows)
     title = "## Where agreement is not quadratic, default settings\n\n"
     return title + _NOTE + markdown_table(_HEADER, list(rows.values()))
 
