@@ -14,6 +14,7 @@ BENCHMARKS = (
     "evidence",
     "sgld",
     "start_up",
+    "device",
 )
 ANALYSES = {
     "first_posterior": "FirstPosterior",

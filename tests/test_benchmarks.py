@@ -1,11 +1,14 @@
 """The benchmark of hard cases tells right runs from wrong ones."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import xarray as xr
 
-from analyses.benchmarks import hard_cases
+from analyses.benchmarks import device, hard_cases
 from analyses.benchmarks.hard_cases import bounded_row, judge, row, scores
+from analyses.processes import NoResult, bounded
 from generative import problems
 from inference import HMC, Estimate, NonFiniteState, Result, Run
 
@@ -82,3 +85,16 @@ def test_every_case_has_a_truth_to_compare_with():
         problem = problems.get(name, **options)
         assert {"mean_1", "cov_1", "bits_saved", "log_evidence"} <= set(problem.truth.known)
         assert problem.model.is_null or "cov_difference" in problem.truth.known
+
+
+def test_a_device_that_is_absent_or_too_slow_has_no_ratio():
+    rows = {"accelerator chains": [20.0, 40.0], "cpu chains": [10.0]}
+    lines = [([str(i)], "chains", partial(device._chain_cells, i)) for i in range(2)]
+    table = device._table(rows, {"accelerator": "A", "cpu": "B"}, ["chains"], ["rate"], lines)
+    assert table.splitlines()[2:] == ["| 0 | 20 | 10 | 2 |", "| 1 | 40 | - | - |"]
+
+
+def test_work_in_a_process_returns_or_says_why_not():
+    assert bounded(abs, (-2,), 60.0) == 2
+    with pytest.raises(NoResult, match="no result"):
+        bounded(abs, ("text",), 60.0)

@@ -415,5 +415,9 @@ def test_log_normalizer_along_a_path(name, seed):
     assert np.abs(z).max() < z_limit(len(z))
     assert found.standard_error.max() < 0.3
     assert np.ptp(truth) > 10 * found.standard_error.max()  # a constant would fail
+
+
+def test_a_path_of_one_point_is_refused(wrong_types):
+    problem = problems.get("rotated_wells", d=3)
     with pytest.raises(InvalidInput, match="path"):
-        log_normalizer_along(problem.model, path[0])
+        log_normalizer_along(problem.model, np.zeros(3))

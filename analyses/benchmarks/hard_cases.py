@@ -1,9 +1,7 @@
 """Where agreement is not quadratic: default backends, all checks on, against exact answers."""
 
-import multiprocessing
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import jax
 import numpy as np
 
 from analyses.files import keep, read_kept
+from analyses.processes import NoResult, bounded
 from analyses.tables import markdown_table
 from generative import AgreementNotReached, problems
 from generative.problems import Problem, Truth
@@ -102,27 +101,17 @@ def bounded_row(name: str, options: dict[str, Any], backend: Any, longest: float
     longest : float
         Seconds.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_row, args=(sender, name, options, backend))
-    process.start()
-    sender.close()  # so that a process that dies is noticed
     try:
-        verdict = f"stopped after {longest / 60:.0f} minutes"
-        if receiver.poll(longest):
-            return receiver.recv()
-    except EOFError:
-        verdict = "no result"
-    finally:
-        process.terminate()
-        process.join()
-    dimension = str(problems.get(name, **options).model.dimension)
-    return [name, dimension, type(backend).__name__, verdict, *["-"] * (len(_HEADER) - 4)]
+        return bounded(_row_of, (name, options, backend), longest)
+    except NoResult as error:
+        dimension = str(problems.get(name, **options).model.dimension)
+        empty = ["-"] * (len(_HEADER) - 4)
+        return [name, dimension, type(backend).__name__, str(error), *empty]
 
 
-def _send_row(sender: Connection, name: str, options: dict[str, Any], backend: Any) -> None:
+def _row_of(name: str, options: dict[str, Any], backend: Any) -> list[str]:
     jax.config.update("jax_enable_x64", True)
-    sender.send(row(problems.get(name, **options), backend))
+    return row(problems.get(name, **options), backend)
 
 
 def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:

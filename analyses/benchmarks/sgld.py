@@ -12,6 +12,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, PyTree
 
 from analyses.provenance import heading, publish
@@ -23,14 +24,14 @@ from inference.kernels.langevin.tuning import diagonal_metric
 from inference.moves.density import log_joint
 
 # Inputs of the network and units of its scene; the rest is small.
-_SIZES = {
+SIZES = {
     10_000: (64, 136),
     100_000: (256, 372),
     1_000_000: (1024, 957),
     10_000_000: (4096, 2429),
 }
 # Few and many: noise and updates cost the same, gradients do not.
-_NUM_QUESTIONS, _NUM_NEGATIVES = (100, 1000), 4
+_NUM_QUESTIONS, NUM_NEGATIVES = (100, 1000), 4
 # A first iteration pays for fresh memory, which no long run does again.
 _ROUNDS, _SECONDS_PER_ROUND, _FEWEST_ITERATIONS = 3, 1.0, 4
 _LARGEST_SHARE_OF_MEMORY = 0.5
@@ -43,19 +44,23 @@ def main(out: Path | None) -> int:
     rows, slopes = [], []
     for number in _NUM_QUESTIONS:
         steps = []
-        for size in filter(_fits, _SIZES):
+        for size in filter(_fits, SIZES):
             with jax.enable_x64(False):  # else BlackJAX's noise is in double precision
-                dimension, gradients, ours, theirs = _measure(*_SIZES[size], number)
-            steps.append((dimension, gradients * ours))
-            ratios = [f"{x:.2f}" for x in (ours, *theirs)]
-            rows.append([str(number), str(dimension), f"{gradients:.3g}", *ratios])
+                model = network_model(*SIZES[size], number)
+                all_loops = list(loops(model).values())
+                gradients, ours, two_gradients, *theirs = interleaved(all_loops)
+            dimension = model.dimension
+            steps.append((dimension, ours))
+            ratios = [ours / gradients, *(x / two_gradients for x in theirs)]
+            shown = [f"{x:.2f}" for x in ratios]
+            rows.append([str(number), str(dimension), f"{gradients:.3g}", *shown])
             print(" ".join(rows[-1]), flush=True)
         sizes, seconds = np.log(np.array(steps)).T
         slopes.append(f"{np.polyfit(sizes, seconds, 1)[0]:.2f}")
     page = heading("Steps of Langevin dynamics", "concord benchmark sgld", "float32")
     page += (
         "\nA two-headed network in single precision, as many questions in C as answers in L; one "
-        f"chain, {_NUM_NEGATIVES} negative samples, diagonal metric, control variate. *Gradients* "
+        f"chain, {NUM_NEGATIVES} negative samples, diagonal metric, control variate. *Gradients* "
         "are what one step needs and nothing else: those of C at theta_2 and at the negative "
         "samples, and that of L, in a loop of their own. *Step / gradients* is the time of a whole "
         "step over theirs. For the peers it is the time of their step, on theta_2 alone, over that "
@@ -72,24 +77,27 @@ def main(out: Path | None) -> int:
 def _fits(dimension: int) -> bool:
     with open("/proc/meminfo") as file:
         total = next(int(line.split()[1]) for line in file if "MemTotal" in line) * 1024
-    vectors = 12 * (3 + _NUM_NEGATIVES)
+    vectors = 12 * (3 + NUM_NEGATIVES)
     return dimension * 4 * vectors < _LARGEST_SHARE_OF_MEMORY * total
 
 
-def network_model(inputs: int, scene: int, num_questions: int) -> TwoStageModel:
-    """Return a network in single precision, with as many random questions in C and in L.
+def network_model(
+    inputs: int, scene: int, num_questions: int, dtype: DTypeLike = jnp.float32
+) -> TwoStageModel:
+    """Return a network with as many random questions in C and in L.
 
     Parameters
     ----------
     inputs, scene : int
         Sizes of the input and of the scene; the other layers are small.
     num_questions : int
+    dtype : dtype
     """
     rng = np.random.default_rng(0)
     network = networks.TwoHeadedNetwork.zeros(inputs, scene, 4, 4)
-    network = jax.tree.map(lambda x: x.astype(jnp.float32), network)
+    network = jax.tree.map(lambda x: x.astype(dtype), network)
     scales = networks.stage_scales(network, 0.5, 1.0)
-    small, large = rng.normal(size=(2, num_questions, inputs)).astype(np.float32)
+    small, large = rng.normal(size=(2, num_questions, inputs)).astype(dtype)
 
     def observation(theta: PyTree, inputs: Array) -> None:
         logits = networks.logits(theta, inputs)[0]
@@ -107,15 +115,17 @@ def network_model(inputs: int, scene: int, num_questions: int) -> TwoStageModel:
     )
 
 
-def _measure(
-    inputs: int, scene: int, num_questions: int
-) -> tuple[int, float, float, tuple[float, float]]:
-    model = network_model(inputs, scene, num_questions)
+def loops(model: TwoStageModel) -> dict[str, tuple[Callable, PyTree]]:
+    """Loops to be timed beside one another: a body, and what it starts from.
+
+    *gradients* is what a step of one chain needs and nothing else, *step* is all of it; then
+    *two gradients*, of C and of L at theta_2 alone, and what the peers make of these.
+    """
     d, dtype = model.dimension, model.space.origin.dtype
     kernel = Langevin(model)
     step, negative = (jnp.asarray(x, dtype) for x in (1e-3, 1e-2))
     tuning = LangevinTuning(diagonal_metric(model), step, negative, jnp.asarray(1))
-    draws = 0.01 * jax.random.normal(jax.random.key(0), (2 + _NUM_NEGATIVES, d), dtype)
+    draws = 0.01 * jax.random.normal(jax.random.key(0), (2 + NUM_NEGATIVES, d), dtype)
     state = kernel.init(draws[0], draws[1], draws[2:])
 
     def of_both(theta: Array) -> Array:
@@ -146,20 +156,23 @@ def _measure(
         updates, moments = noise.update(-jax.grad(of_both)(theta), moments)
         return optax.apply_updates(theta, updates), moments
 
-    loops: list[tuple[Callable, PyTree]] = [
-        (gradients, state),
-        (ours, state),
-        (two_gradients, draws[1]),
-        (blackjax_step, draws[1]),
-        (optax_step, (draws[1], noise.init(draws[1]))),
-    ]
-    seconds = _interleaved(loops)
-    bare, whole, bare_two, first, second = seconds
-    return d, bare, whole / bare, (first / bare_two, second / bare_two)
+    return {
+        "gradients": (gradients, state),
+        "step": (ours, state),
+        "two gradients": (two_gradients, draws[1]),
+        "BlackJAX": (blackjax_step, draws[1]),
+        "optax": (optax_step, (draws[1], noise.init(draws[1]))),
+    }
 
 
-def _interleaved(loops: list[tuple[Callable, PyTree]]) -> list[float]:
-    """Median seconds per iteration of each loop, a round of all after the other."""
+def interleaved(loops: list[tuple[Callable, PyTree]]) -> list[float]:
+    """Median seconds per iteration of each loop, a round of all after the other.
+
+    Parameters
+    ----------
+    loops : list of pairs
+        (index, state) -> state, and the state that it starts from.
+    """
     compiled = [_loop(body) for body, _ in loops]
     numbers = []
     for run, (_, start) in zip(compiled, loops, strict=True):
