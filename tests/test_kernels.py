@@ -13,11 +13,12 @@ from inference.annealing.anneal import anneal
 from inference.gaussians.first_given_second import FirstGivenSecond
 from inference.gaussians.joint import JointReference, PosteriorReference
 from inference.gaussians.surrogate import agreement_potential, fit
-from inference.kernels.exchange.hmc import ExchangeHMC
+from inference.kernels.exchange.hmc import ExchangeHMC, is_divergent
 from inference.kernels.exchange.transported import TransportedExchange
 from inference.moves.density import log_joint
 from inference.moves.piecewise import sample_piecewise_exponential
 from inference.moves.reference_hmc import integrate as flow
+from inference.moves.reference_hmc import kinetic_energy
 from tests.statistical import assert_centred_gaussian
 
 
@@ -182,3 +183,24 @@ def test_a_kernel_compiles_once():
     for _ in range(3):
         state = step(state._replace(num_moves=state.num_moves + 1))
     assert len(traces) == count
+
+
+def test_a_velocity_that_overflows_has_infinite_energy(seed):
+    rng = np.random.default_rng(seed)
+    surrogate, likelihood = random_form(rng, 2, 3), random_form(rng, 2, 3)
+    reference = PosteriorReference(JointReference(surrogate, jnp.ones(3)), likelihood)
+    velocities = 1e160 * jnp.asarray(rng.normal(size=(200, 6)))
+    raw = jax.vmap(lambda v: v @ reference.precision(v))(velocities)
+    assert (~(raw > 0)).any()  # NaN or -infinity, which would be a gain
+    energies = jax.vmap(lambda v: kinetic_energy(reference, v))(velocities)
+    assert bool((energies == jnp.inf).all())
+    assert bool(jnp.isfinite(kinetic_energy(reference, velocities[0] / 1e160)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "in_warmup", "in_sampling"),
+    [(-2000.0, True, True), (2000.0, False, True), (np.nan, True, True), (-5.0, False, False)],
+)
+def test_trajectories_with_a_huge_energy_error_are_refused(gain, in_warmup, in_sampling):
+    for is_warmup, expected in ((True, in_warmup), (False, in_sampling)):
+        assert bool(is_divergent(jnp.asarray(gain), jnp.asarray(is_warmup))) == expected

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 # Length of a trajectory: around a quarter turn, jittered so that no direction is periodic.
 SHORTEST, LONGEST = 0.8 * jnp.pi / 2, 1.2 * jnp.pi / 2
-_DIVERGENCE = 1000.0  # nats of energy error, NumPyro's and Stan's threshold
+DIVERGENCE = 1000.0  # nats of energy error, NumPyro's and Stan's threshold
 
 
 @runtime_checkable
@@ -61,8 +61,9 @@ class MoveInfo(NamedTuple):
 
 
 def kinetic_energy(reference: Reference, velocity: Float[Array, " d"]) -> Float[Array, ""]:
-    """Half of v' Sigma^-1 v, nats."""
-    return 0.5 * jnp.sum(velocity * reference.precision(velocity))
+    """Half of v' Sigma^-1 v, nats; infinite where that overflows, be it to NaN or -infinity."""
+    energy = 0.5 * jnp.sum(velocity * reference.precision(velocity))
+    return jnp.where(jnp.isfinite(energy), energy, jnp.inf)
 
 
 def divided(
@@ -183,4 +184,4 @@ def _is_divergent(end: Trajectory, gain: Float[Array, ""]) -> Bool[Array, ""]:
     Ending outside the support (log density -infinity) is an honest rejection.
     """
     broken = ~jnp.isfinite(end.position).all() | ~jnp.isfinite(end.gradient).all()
-    return broken | (jnp.isfinite(gain) & (jnp.abs(gain) > _DIVERGENCE))
+    return broken | (jnp.isfinite(gain) & (jnp.abs(gain) > DIVERGENCE))

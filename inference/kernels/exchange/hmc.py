@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from generative import TwoStageModel
 from inference.gaussians.joint import posterior_reference
@@ -18,7 +18,7 @@ from inference.kernels.exchange.kernel import ExchangeKernel, Proposal
 from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import ExchangeState
 from inference.moves.density import log_joint, share
-from inference.moves.reference_hmc import divided, integrate, kinetic_energy
+from inference.moves.reference_hmc import DIVERGENCE, divided, integrate, kinetic_energy
 
 _TARGET_SURROGATE = 0.9
 
@@ -58,12 +58,25 @@ class ExchangeHMC(ExchangeKernel):
         surrogate_gain = end.log_density - end.log_density_start + log_proposal
         rate = jnp.exp(jnp.minimum(jnp.nan_to_num(surrogate_gain, nan=-jnp.inf), 0.0))
         step_joint = self._adapted(state, tuning.step_joint, rate, _TARGET_SURROGATE)
+        is_refused = is_divergent(surrogate_gain, state.i < state.num_warmup)
+        log_proposal = jnp.where(is_refused, -jnp.inf, log_proposal)
         proposed_1, proposed_2 = jnp.split(end.position, 2)
         proposed_1 = jnp.where(model.moving_1, proposed_1, state.z["theta_1"])
         state = state._replace(rng_key=rng_key, tuning=tuning._replace(step_joint=step_joint))
         proposed_2 = share(model, proposed_1, proposed_2)
         state = self._settle(key_settle, state, Proposal(proposed_1, proposed_2, log_proposal))
         return self._describe(state._replace(i=state.i + 1))
+
+
+def is_divergent(surrogate_gain: Float[Array, ""], is_warmup: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Whether the surrogate's energy is off by so much that a trajectory must not be tried.
+
+    Far outside, a negative sample that has not arrived gives a ratio of normalisers as huge as the
+    loss of density, and of either sign. The trajectory back has the same error with its sign
+    turned, so that refusing both keeps the law; only in warm-up may a poor start gain so much.
+    """
+    is_lost = ~(surrogate_gain > -DIVERGENCE)  # NaN, too
+    return is_lost | ((surrogate_gain > DIVERGENCE) & ~is_warmup)
 
 
 def surrogate_force(
