@@ -239,5 +239,16 @@ def test_langevin_steps_keep_the_law_of_a_gaussian(seed, refreshed):
 )
 def test_persistent_samples_must_cross_basins_in_one_sweep(name, options, crosses):
     model = problems.get(name, **options).model
-    sampler, note = without_rejection(model, 32, TemperedSMC().num_moves, "a test")
+    sampler, note = without_rejection(model, 32, 8, "a test")
     assert isinstance(sampler, PersistentNegative) == crosses, note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "is_right"), [({}, True), ({"num_moves": 8}, False)])
+def test_populations_move_negative_samples_until_they_forget(seed, options, is_right):
+    problem = problems.get("tilted_wells", d=1)
+    backend = TemperedSMC(max_doublings=0, num_fresh=0, **options)
+    draws = backend.draw(problem.model, jax.random.key(seed)).values["theta_1"][..., 0]
+    by_run = draws.mean(axis=1) - problem.truth.mean_1[0]
+    z = by_run.mean() / (by_run.std(ddof=1) / np.sqrt(len(by_run)))
+    assert (abs(z) < 5) == is_right

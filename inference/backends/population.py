@@ -14,6 +14,7 @@ from inference.annealing.certificate import NUM_FRESH_PARTICLES, check_fresh
 from inference.backends.base import Sampler
 from inference.checks import Check, check_no_shift
 from inference.doubling import Doubling, compare
+from inference.evidence.pilot import start_stage
 from inference.evidence.population import Recipe
 from inference.evidence.prior import (
     NUM_SWEEPS,
@@ -24,12 +25,16 @@ from inference.evidence.prior import (
     prior_sampler,
 )
 from inference.functionals import functionals
+from inference.kernels.exchange.lag import MOST, moves_needed
 from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.kernels.negative_choice import NegativeChoice, choose, without_rejection
 from inference.results.draws import Draws
 from inference.running.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
+_FEWEST_MOVES = 8
+_MOST_SWEEPS = 4  # conditional sweeps per sample, unless doubling finds that they are too few
+_NUM_LAG_POINTS = 1024  # draws of the prior at which the memory of negative samples is measured
 
 
 class PopulationBackend(Sampler):
@@ -42,8 +47,10 @@ class PopulationBackend(Sampler):
     negative : {"auto", "rejection", "persistent", "annealed"}
         `auto` takes the closed form or rejection where they serve, then persistent samples where
         these cross basins, and else conditional SMC, at about ten times their cost.
-    num_moves : int
-        HMC moves per persistent negative sample; eight count for one conditional sweep.
+    num_moves : int, optional
+        HMC moves per persistent negative sample; eight count for one conditional sweep. By default
+        doubling ends with as many as leave a hundredth of the correlation with where the sample
+        was, measured on draws of the prior, or more; at least eight.
     num_annealed : int
         Where draws of the prior must be annealed: particles at each theta_1. Too few, and minor
         modes of theta_2 are drawn too often.
@@ -66,7 +73,7 @@ class PopulationBackend(Sampler):
 
     num_runs: int = Field(8, ge=2)
     negative: NegativeChoice = "auto"
-    num_moves: int = Field(8, ge=1)
+    num_moves: int | None = Field(None, ge=1)
     num_annealed: int = Field(NUM_FRESH_PARTICLES, ge=2)
     rejection_cap: int = Field(20_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
@@ -81,7 +88,8 @@ class PopulationBackend(Sampler):
 
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
-        settings = (self.negative, self.rejection_cap, self.max_num_steps, self.num_moves)
+        moves = self.num_moves or _FEWEST_MOVES
+        settings = (self.negative, self.rejection_cap, self.max_num_steps, moves)
         sampler, note = choose(model, *settings)
         try:
             draws = self._doubled(model, sampler, key, monitor)
@@ -93,7 +101,7 @@ class PopulationBackend(Sampler):
         if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
             why = "rejection hit its cap"
-            sampler, note = without_rejection(model, self.max_num_steps, self.num_moves, why)
+            sampler, note = without_rejection(model, self.max_num_steps, moves, why)
             draws = self._doubled(model, sampler, key, monitor)
         return draws.also(notes=[note])
 
@@ -101,11 +109,17 @@ class PopulationBackend(Sampler):
         self, model: TwoStageModel, sampler: NegativeSampler, key: jax.Array, monitor: Monitor
     ) -> Draws:
         """Draw, and draw with twice the effort until that changes nothing."""
-        key, key_prior, key_doubling = prng.split(key, 3)
+        key, key_prior, key_doubling, key_moves = prng.split(key, 4)
         recipe = Recipe(model, sampler, self.max_num_steps)
         prior = prior_sampler(recipe, key_prior)
-        moves = sampler.whole(self.num_moves)
+        moves = sampler.whole(self.num_moves or _FEWEST_MOVES)
         effort = Effort(moves, self.num_annealed, NUM_SWEEPS)
+        if self.num_moves is None and not prior.is_exact:
+            most = _MOST_SWEEPS * sampler.moves_each if sampler.moves_each > 1 else MOST
+            needed = min(_moves_needed(prior, key_moves, effort), most)
+            # Doubling gets there, and what half as many leave is what it has to see.
+            moves = sampler.whole(max(moves, needed // 2 if self.max_doublings else needed))
+            effort = effort._replace(num_moves=moves)
         draws, size = self._attempt(prior, key, effort, None, monitor)
         if not prior.holds_at(draws.values["theta_2"]):
             prior = annealed_prior(recipe)
@@ -161,6 +175,15 @@ class PopulationBackend(Sampler):
             return checks, ["fresh negatives (num_fresh = 0)"]
         model = prior.recipe.model
         return [*checks, check_fresh(model, key, theta_1, negative, self.num_fresh)], []
+
+
+def _moves_needed(prior: PriorSampler, key: jax.Array, effort: Effort) -> int:
+    """Moves in which negative samples forget, on draws of the two-stage prior."""
+    key_stage, key_draw, key_lag = prng.split(key, 3)
+    tuning = jax.tree.map(lambda x: x[None], start_stage(prior, key_stage, effort).tuning)
+    drawn = prior.draw(key_draw, _NUM_LAG_POINTS, effort)
+    pairs = (drawn.theta_1[None], drawn.negative[None])
+    return moves_needed(key_lag, prior.recipe.kernel(0.0), tuning, *pairs)
 
 
 def negative_check(num_failed: int) -> Check:
