@@ -14,6 +14,7 @@ from inference.annealing.anneal import Schedule
 from inference.annealing.conditional_smc import conditional_sweep
 from inference.annealing.path import Path
 from inference.gaussians.surrogate import flat
+from inference.kernels.library import Library
 from inference.moves.density import log_agreeing
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
@@ -131,6 +132,8 @@ class RejectionNegative(NegativeSampler):
 class PersistentNegative(NegativeSampler):
     """Move the last negative sample under the new theta_1: fresh proposals and HMC in turn.
 
+    With a library, draws of it are proposed as well, which cross basins.
+
     Approximate: w lags behind theta_1 when `num_moves` is small. That doubling `num_moves`
     changes nothing is the evidence that it is enough.
 
@@ -138,9 +141,11 @@ class PersistentNegative(NegativeSampler):
     ----------
     max_num_steps : int
         Leapfrog steps of one move, at most.
+    library : Library, optional
     """
 
     max_num_steps: int = eqx.field(static=True, default=32)
+    library: Library | None = None
 
     @property
     def is_exact(self) -> bool:
@@ -163,12 +168,17 @@ class PersistentNegative(NegativeSampler):
         def renew(key: jax.Array, w: Array) -> Array:
             return independence_step(key, model, theta_1, w, lambda theta: -penalty(theta))
 
+        def borrow(key: jax.Array, w: Array) -> Array:
+            if self.library is None:
+                return w
+            return self.library.step(jax.random.fold_in(key, 1), model, theta_1, w)
+
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry
             key_before, key_move, key_after = jax.random.split(jax.random.fold_in(key, index), 3)
             w, info = reference_hmc(
                 key_move,
-                renew(key_before, w),
+                renew(key_before, borrow(key_before, w)),
                 lambda theta: log_agreeing(model, theta_1, theta),
                 metric,
                 metric.mean(theta_1),
@@ -176,7 +186,7 @@ class PersistentNegative(NegativeSampler):
                 self.max_num_steps,
             )
             # The same order backwards, as a path that is run both ways needs it.
-            return renew(key_after, w), total + info.acceptance_rate
+            return borrow(key_after, renew(key_after, w)), total + info.acceptance_rate
 
         w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
         rate = total / jnp.maximum(num_moves, 1).astype(total.dtype)

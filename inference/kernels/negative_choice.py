@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from generative import TwoStageModel
+from generative import InvalidInput, TwoStageModel
 from inference import prng
 from inference.annealing.anneal import Schedule, anneal
 from inference.annealing.certificate import NUM_FRESH_PARTICLES, compare_draws
 from inference.annealing.conditional_smc import annealed_draws, last_step
 from inference.gaussians.surrogate import flat
+from inference.kernels import library
 from inference.kernels.negative import (
     AnnealedNegative,
     ClosedFormNegative,
@@ -42,7 +43,7 @@ _NUM_PILOTS, _NUM_SCHEDULED = 32, 64
 # Conditional sweeps hold whole paths of particles.
 _LARGEST_ANNEALED = 2000
 
-NegativeChoice = Literal["auto", "rejection", "persistent", "annealed"]
+NegativeChoice = Literal["auto", "rejection", "persistent", "library", "annealed"]
 
 
 def choose(
@@ -59,7 +60,7 @@ def choose(
     Parameters
     ----------
     model : TwoStageModel
-    requested : {"auto", "rejection", "persistent", "annealed"}
+    requested : {"auto", "rejection", "persistent", "library", "annealed"}
         `auto` takes the closed form where there is one, then rejection where a pilot finds it
         affordable, then persistent samples where these forget where they started.
     cap, max_num_steps : int
@@ -72,6 +73,8 @@ def choose(
     persistent, rejection = PersistentNegative(max_num_steps), RejectionNegative(cap)
     if requested == "persistent":
         return persistent, "negative samples are persistent, as requested"
+    if requested == "library":
+        return with_library(model, max_num_steps), "negative samples use a library, as requested"
     if requested == "annealed":
         return annealed_negative(model), "negative samples are annealed, as requested"
     if requested == "rejection":
@@ -112,6 +115,19 @@ def without_rejection(
     return annealed_negative(model), (
         f"negative samples are annealed: {why}, and persistent ones do not cross basins"
     )
+
+
+def with_library(model: TwoStageModel, max_num_steps: int) -> PersistentNegative:
+    """Return persistent samples that a library of agreeing draws takes from basin to basin.
+
+    Raises
+    ------
+    InvalidInput
+        If the second stage fixes a block.
+    """
+    if not library.is_possible(model):
+        raise InvalidInput("negative", "library, with a second stage that fixes a block", "another")
+    return PersistentNegative(max_num_steps, library.build(jax.random.key(3), model))
 
 
 def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
