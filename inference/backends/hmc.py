@@ -55,10 +55,10 @@ class HMC(Sampler):
         `auto` takes NUTS where log Z has a closed form, else `joint`: a move of theta_2, then one
         trajectory of both, which draws almost independently where C and L are close to
         quadratic. `exchange` moves theta_2 and theta_1 in turn; its sweeps are cheaper.
-    negative : {"auto", "rejection", "persistent", "annealed"}
+    negative : {"auto", "rejection", "persistent", "library", "annealed"}
         `auto` takes rejection where a pilot finds it affordable, then persistent samples where
         these cross basins, and else conditional SMC, which crosses them at about ten times the
-        cost.
+        cost. `library` takes persistent samples from basin to basin by draws that are made once.
     num_moves : int, optional
         HMC moves per persistent negative sample. By default warm-up measures how many leave a
         hundredth of the correlation with where the sample was.

@@ -44,9 +44,10 @@ class PopulationBackend(Sampler):
     ----------
     num_runs : int
         Independent runs; their spread gives the error of the log evidence.
-    negative : {"auto", "rejection", "persistent", "annealed"}
+    negative : {"auto", "rejection", "persistent", "library", "annealed"}
         `auto` takes the closed form or rejection where they serve, then persistent samples where
-        these cross basins, and else conditional SMC, at about ten times their cost.
+        these cross basins, and else conditional SMC, at about ten times their cost. `library`
+        takes persistent samples from basin to basin by draws that are made once.
     num_moves : int, optional
         HMC moves per persistent negative sample; eight count for one conditional sweep. By default
         doubling ends with as many as leave a hundredth of the correlation with where the sample
