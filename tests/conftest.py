@@ -9,12 +9,9 @@ import pytest
 
 # Shapes and types are checked against annotations at every call. Installed before our packages are
 # imported; xdist's workers do not read the option `--jaxtyping-packages` from pyproject.toml.
-# Two rooms are not checked yet: some of their annotations are still false.
 ROOT = Path(__file__).parent.parent
-UNCHECKED: set[str] = set()
-ROOMS = [path.stem for path in (ROOT / "inference").iterdir() if path.stem not in UNCHECKED]
 jaxtyping.install_import_hook(
-    ["generative", *(f"inference.{room}" for room in ROOMS), "analyses"],
+    ["generative", "inference", "analyses"],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
 

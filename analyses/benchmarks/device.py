@@ -59,7 +59,7 @@ def main(out: Path | None) -> int:
                 found = str(error)
             rows[f"{platform} {name}"] = found
             print(platform, name, json.dumps(found), flush=True)
-            keep(kept, rows)
+            keep(kept, dict(rows))  # a copy: the other platform may add to it meanwhile
 
     names = {platform: bounded(_on, (platform, _name), _LONGEST) for platform in _PLATFORMS}
     if names["accelerator"] == "cpu":
