@@ -231,7 +231,12 @@ class TwoStageModel(Data):
         if self._ignores_data:
             return jnp.zeros((), dtype)
         theta = self.space.unravel(self.space.vector(theta))
-        value = jnp.asarray(log_likelihood(theta), dtype)
+        return self.tempered(jnp.asarray(log_likelihood(theta), dtype))
+
+    def tempered(self, value: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Return what values of L of the whole model, nats, are at this model's power."""
+        if self._ignores_data:
+            return jnp.zeros_like(value)
         if self._power is None:
             return value
         # L may be -infinity, which power 0 must make 0.

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from generative import AgreementConditioned, GaussianStage, InvalidInput, problems
 from inference import HMC, infer
 from inference.gaussians.surrogate import flat
-from inference.kernels.library import Library, build
+from inference.kernels.library import Library, build, worth
 from inference.kernels.negative import PersistentNegative
 from tests.statistical import z_limit
 
@@ -22,11 +22,13 @@ def model():
     return problems.get("tilted_wells", d=1).model
 
 
-def share_on_the_left(model, mean, spread):
-    """By quadrature, of the Gaussian's agreeing part."""
+def share_on_the_left(model, mean, spread, power=0.0):
+    """By quadrature, of the Gaussian's agreeing part, given data to a power."""
     grid = np.linspace(-6, 6, 60_001)
     cost = np.asarray(jax.vmap(model.agreement.disagreement)(grid[:, None]))
-    density = norm.pdf(grid, mean, spread) * np.exp(-float(model.agreement.strength) * cost)
+    value = np.asarray(jax.vmap(model.log_likelihood)(grid[:, None]))
+    log_weight = power * value - float(model.agreement.strength) * cost
+    density = norm.pdf(grid, mean, spread) * np.exp(log_weight)
     return density[grid < 0].sum() / density.sum()
 
 
@@ -38,25 +40,54 @@ def conditioned(model, spread, number, seed):
     return law.sample_with_tries(jax.random.key(seed), (number,))[0]
 
 
+def moved_by(move, library, model, start, seed):
+    keys = jax.random.split(jax.random.key(seed), len(start))
+    return jax.jit(jax.vmap(lambda key, w: move(library, key, model, POINT, w)))(keys, start)
+
+
 @pytest.mark.parametrize(("centre", "is_right"), [(0.0, True), (0.5, False)])
 def test_a_step_leaves_q_invariant_if_the_base_is_that_of_the_draws(model, seed, centre, is_right):
     draws = conditioned(model, 2**0.5, 4 * NUMBER, seed)
-    library = Library(draws, jnp.full(1, centre), jnp.full(1, 2**0.5))
+    library = Library(draws, jnp.zeros(len(draws)), jnp.full(1, centre), jnp.full(1, 2**0.5))
     w = conditioned(model, 1.0, NUMBER, seed + 1)
-    keys = jax.random.split(jax.random.key(seed + 2), NUMBER)
-    moved = jax.jit(jax.vmap(lambda key, w: library.step(key, model, POINT, w)))(keys, w)
+    moved = moved_by(Library.move_negative, library, model, w, seed + 2)
     expected = share_on_the_left(model, 0.3, 1.0)
     error = np.sqrt(expected * (1 - expected) / NUMBER)
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
 
 
+@pytest.mark.parametrize(("power", "is_right"), [(0.5, True), (0.0, False)])
+def test_a_step_of_theta_2_feels_the_data_at_their_power(model, seed, power, is_right):
+    draws = conditioned(model, 2**0.5, 4 * NUMBER, seed)
+    values = jax.vmap(model.log_likelihood)(draws)
+    library = Library(draws, values, jnp.zeros(1), jnp.full(1, 2**0.5))
+    start = conditioned(model, 1.0, NUMBER, seed + 1)
+    tempered = model.temper(jnp.asarray(power))
+    moved = moved_by(Library.move_second, library, tempered, start, seed + 2)
+    expected = share_on_the_left(model, 0.3, 1.0, 0.5)
+    error = np.sqrt(expected * (1 - expected) / NUMBER)
+    assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
+
+
 def test_a_library_has_the_law_of_agreeing_draws(model, seed):
+    libraries = [build(key, model).draws for key in jax.random.split(jax.random.key(seed), 4)]
+    by_population = np.asarray(jnp.stack(libraries) < 0).reshape(32, -1).mean(axis=1)
+    error = by_population.std(ddof=1) / np.sqrt(32)
+    limit = t.isf(norm.sf(z_limit()), 31) * error
+    assert limit < 0.02
+    wide = share_on_the_left(model, 0.0, 2**0.5)
+    off_centre = share_on_the_left(model, 0.3, 2**0.5)
+    assert abs(by_population.mean() - wide) < limit < abs(by_population.mean() - off_centre)
+
+
+def test_its_worth_falls_as_the_law_narrows(model, seed):
     library = build(jax.random.key(seed), model)
-    expected = share_on_the_left(model, 0.0, 2**0.5)
-    by_population = np.asarray(library.draws < 0).reshape(8, -1).mean(axis=1)
-    error = by_population.std(ddof=1) / np.sqrt(8)
-    assert abs(by_population.mean() - expected) < max(5 * error, 0.01)
-    assert error < 0.01
+    numbers = [
+        float(worth(library, model.replace(second_stage=GaussianStage(s)), POINT[None])[0])
+        for s in (2**0.5, 1.0, 0.1)
+    ]
+    assert numbers[0] > 0.9 * len(library.draws)
+    assert numbers[0] > numbers[1] > numbers[2] > 1
 
 
 @pytest.mark.parametrize("borrows", [True, False])

@@ -141,11 +141,19 @@ def test_fresh_draws_show_a_well_that_is_never_visited(seed, stuck):
     assert ("it sees shifts above" in check.message) != stuck
 
 
-def test_separated_wells_are_annealed_and_smooth_ones_are_not():
+def test_few_separated_wells_get_a_library_and_smooth_ones_do_not():
     sampler, note = choose(problems.get("tilted_wells", d=2).model, "auto", 1000, 32, 16)
-    assert isinstance(sampler, AnnealedNegative), note
+    assert isinstance(sampler, PersistentNegative), note
+    assert sampler.library is not None, note
     sampler, note = choose(problems.get("rotated_wells", d=5).model, "auto", 1000, 32, 16)
     assert isinstance(sampler, PersistentNegative), note
+    assert sampler.library is None, note
+
+
+def test_many_separated_wells_are_annealed():
+    model = problems.get("separate_wells", d=12).model
+    sampler, note = without_rejection(model, 32, 16, "so")
+    assert isinstance(sampler, AnnealedNegative), note
 
 
 def with_a_jump(t):
@@ -240,14 +248,15 @@ def test_langevin_steps_keep_the_law_of_a_gaussian(seed, refreshed):
 def test_persistent_samples_must_cross_basins_in_one_sweep(name, options, crosses):
     model = problems.get(name, **options).model
     sampler, note = without_rejection(model, 32, 8, "a test")
-    assert isinstance(sampler, PersistentNegative) == crosses, note
+    assert isinstance(sampler, PersistentNegative)
+    assert (sampler.library is None) == crosses, note
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "is_right"), [({}, True), ({"num_moves": 8}, False)])
 def test_populations_move_negative_samples_until_they_forget(seed, options, is_right):
     problem = problems.get("tilted_wells", d=1)
-    backend = TemperedSMC(max_doublings=0, num_fresh=0, **options)
+    backend = TemperedSMC(negative="annealed", max_doublings=0, num_fresh=0, **options)
     draws = backend.draw(problem.model, jax.random.key(seed)).values["theta_1"][..., 0]
     by_run = draws.mean(axis=1) - problem.truth.mean_1[0]
     z = by_run.mean() / (by_run.std(ddof=1) / np.sqrt(len(by_run)))

@@ -1,6 +1,5 @@
 """Where agreement is not quadratic: default backends, all checks on, against exact answers."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ _LONGEST = 1800.0  # seconds of one row
 _LARGEST_Z = 4.0  # standard errors
 _LARGEST_VARIANCE_ERROR = 0.05  # relative
 _HEADER = ["problem", "d", "backend", "verdict", "failed checks", "min ESS", "largest z of a mean"]
-_HEADER += ["worst variance error, %", "bits saved (truth)", "log p(data) (truth)", "s", "found"]
+_HEADER += ["worst variance error, %", "bits saved (truth)", "log p(data) (truth)", "found"]
 _NOTE = (
     "Default settings, all checks on. The rule: a run is right within 4 standard errors and 5 % "
     "in variance, or it is not converged. *WRONG*: converged, yet a mean, the bits saved or the "
@@ -44,9 +43,8 @@ _NOTE = (
     "standard errors and 5 %. *Unclear*: converged, and a variance is off by more than 5 % but "
     "within 4 standard errors, so that more draws must tell. Means and variances are those of "
     "every coordinate of theta_1, theta_2 and theta_2 - theta_1, without data of theta_1 alone; "
-    "their standard errors are the larger of those within and between chains. Nats and bits; time "
-    "with compilation and checks. The `linear_gaussian` has lambda = 0.1, and inference knows C "
-    "alone.\n\n"
+    "their standard errors are the larger of those within and between chains. Nats and bits. The "
+    "`linear_gaussian` has lambda = 0.1, and inference knows C alone.\n\n"
 )
 
 
@@ -117,11 +115,10 @@ def _row_of(name: str, options: dict[str, Any], backend: Any) -> list[str]:
 def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:
     """Run one backend on one problem and return its row of the table."""
     cells = [problem.name, str(problem.model.dimension), type(backend).__name__]
-    start = time.perf_counter()
     try:
         run = infer(problem.model, backend, seed=seed, progress=False)
     except (NonFiniteState, AgreementNotReached) as error:
-        return [*cells, type(error).__name__, *["-"] * 6, _seconds(start), "-"]
+        return [*cells, type(error).__name__, *["-"] * 7]
     posterior, truth = run.tree.children["posterior"].dataset, problem.truth
     found = scores(problem, {name: posterior[name].values for name in ("theta_1", "theta_2")})
     failed = ", ".join(check.name for check in run.checks if not check.passed)
@@ -134,7 +131,6 @@ def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:
         f"{100 * found.variance_error:+.1f} +- {100 * found.variance_mcse:.1f}",
         _beside(run.bits_saved, truth.bits_saved, np.log(2)),
         _beside(run.log_evidence, truth.log_evidence, 1.0),
-        _seconds(start),
         judge(run, found, truth),
     ]
 
@@ -211,7 +207,3 @@ def _beside(estimate: Estimate | None, expected: float | None, unit: float) -> s
         value, error = (x / unit for x in (estimate.value, estimate.standard_error))
         shown = f"{value:.3f} +- {error:.3f}"
     return shown if expected is None else f"{shown} ({expected:.3f})"
-
-
-def _seconds(start: float) -> str:
-    return f"{time.perf_counter() - start:.0f}"

@@ -57,8 +57,8 @@ class HMC(Sampler):
         quadratic. `exchange` moves theta_2 and theta_1 in turn; its sweeps are cheaper.
     negative : {"auto", "rejection", "persistent", "library", "annealed"}
         `auto` takes rejection where a pilot finds it affordable, then persistent samples where
-        these cross basins, and else conditional SMC, which crosses them at about ten times the
-        cost. `library` takes persistent samples from basin to basin by draws that are made once.
+        these cross basins, then those that a library of draws takes from basin to basin
+        (`library`, in few dimensions), and else conditional SMC, at about ten times the cost.
     num_moves : int, optional
         HMC moves per persistent negative sample. By default warm-up measures how many leave a
         hundredth of the correlation with where the sample was.
@@ -127,10 +127,10 @@ class HMC(Sampler):
         """Estimate log p(data) by tempered SMC; see :meth:`Sampler.log_evidence`."""
         if self.evidence_particles == 0:
             return None, "log evidence: not estimated, as evidence_particles = 0 asks"
-        sampler = draws.negative
+        sampler, num_moves = draws.negative, int(draws.tuning.get("num_moves", _FIRST_MOVES))
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
             sampler, _ = choose(model, *self._settings)
-        num_moves = int(draws.tuning.get("num_moves", _FIRST_MOVES))
+            num_moves = sampler.whole(self.num_moves or MOST)  # in which it was seen to forget
         if draws.doubling is not None and draws.doubling.check.passed:
             num_moves = draws.doubling.num_moves  # half as many, which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)

@@ -46,8 +46,8 @@ class PopulationBackend(Sampler):
         Independent runs; their spread gives the error of the log evidence.
     negative : {"auto", "rejection", "persistent", "library", "annealed"}
         `auto` takes the closed form or rejection where they serve, then persistent samples where
-        these cross basins, and else conditional SMC, at about ten times their cost. `library`
-        takes persistent samples from basin to basin by draws that are made once.
+        these cross basins, then those that a library of draws takes from basin to basin
+        (`library`, in few dimensions), and else conditional SMC, at about ten times their cost.
     num_moves : int, optional
         HMC moves per persistent negative sample; eight count for one conditional sweep. By default
         doubling ends with as many as leave a hundredth of the correlation with where the sample

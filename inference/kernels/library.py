@@ -21,7 +21,7 @@ of their number.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from generative import GaussianStage, TwoStageModel
 from generative.parts import Data
@@ -32,6 +32,7 @@ from inference.moves.density import log_second
 # Populations that are annealed apart, and their particles.
 _NUM_POPULATIONS, _NUM_PARTICLES = 8, 2048
 _NUM_PROPOSED = 256
+_BATCH = 256
 
 
 class Library(Data):
@@ -40,15 +41,18 @@ class Library(Data):
     Attributes
     ----------
     draws : array, shape (n, d)
+    log_likelihood : array, shape (n,)
+        L at the draws, nats.
     centre, spread : arrays, shape (d,)
         Mean and standard deviation of B, a Gaussian.
     """
 
     draws: Float[Array, "n d"]
+    log_likelihood: Float[Array, " n"]
     centre: Float[Array, " d"]
     spread: Float[Array, " d"]
 
-    def step(
+    def move_negative(
         self,
         key: jax.Array,
         model: TwoStageModel,
@@ -56,15 +60,56 @@ class Library(Data):
         w: Float[Array, " d"],
     ) -> Float[Array, " d"]:
         """Choose among w and draws of the library, which leaves q(. | theta_1) invariant."""
-        key_propose, key_choose = jax.random.split(key)
-        index = jax.random.randint(key_propose, (_NUM_PROPOSED,), 0, len(self.draws))
+        index = self._proposed(key)
         points = jnp.concatenate([w[None], self.draws[index]])
+        return self._chosen(key, model, theta_1, points, jnp.zeros(len(points), w.dtype))
 
-        def log_weight(w: Array) -> Array:
-            log_base = -0.5 * jnp.sum(((w - self.centre) / self.spread) ** 2)
-            return log_second(model, theta_1, w) - log_base
+    def move_second(
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        theta_2: Float[Array, " d"],
+    ) -> Float[Array, " d"]:
+        """Choose likewise with weights exp(L), which leaves theta_2 given theta_1 and data so."""
+        index = self._proposed(key)
+        points = jnp.concatenate([theta_2[None], self.draws[index]])
+        others = model.tempered(self.log_likelihood[index])
+        values = jnp.concatenate([model.log_likelihood(theta_2)[None], others])
+        return self._chosen(key, model, theta_1, points, values)
 
-        return points[jax.random.categorical(key_choose, jax.vmap(log_weight)(points))]
+    def _proposed(self, key: jax.Array) -> Int[Array, " k"]:
+        return jax.random.randint(jax.random.fold_in(key, 0), (_NUM_PROPOSED,), 0, len(self.draws))
+
+    def _chosen(
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[Array, " d"],
+        points: Float[Array, "k d"],
+        log_likelihood: Float[Array, " k"],
+    ) -> Float[Array, " d"]:
+        log_weight = jax.vmap(lambda w: self.log_ratio(model, theta_1, w))(points)
+        log_weight += log_likelihood
+        return points[jax.random.categorical(jax.random.fold_in(key, 1), log_weight)]
+
+    def log_ratio(self, model: TwoStageModel, theta_1: Array, w: Array) -> Array:
+        """Log of p2 over B, nats, up to a constant."""
+        log_base = -0.5 * jnp.sum(((w - self.centre) / self.spread) ** 2)
+        return log_second(model, theta_1, w) - log_base
+
+
+@jax.jit
+def worth(
+    library: Library, model: TwoStageModel, theta_1: Float[Array, "n d"]
+) -> Float[Array, " n"]:
+    """How many draws of q(. | theta_1) a library is worth: (sum of weights)^2 / sum of squares."""
+
+    def one(theta_1: Array) -> Array:
+        log_weight = jax.vmap(lambda w: library.log_ratio(model, theta_1, w))(library.draws)
+        return 1 / jnp.sum(jax.nn.softmax(log_weight) ** 2)
+
+    return jax.lax.map(one, theta_1)
 
 
 def is_possible(model: TwoStageModel) -> bool:
@@ -86,4 +131,11 @@ def build(key: jax.Array, model: TwoStageModel) -> Library:
     origin = base.space.origin
     keys = prng.split(key, _NUM_POPULATIONS)
     populations = [anneal(key, base, origin, _NUM_PARTICLES).particles for key in keys]
-    return Library(jnp.concatenate(populations), origin, jnp.asarray(spread, origin.dtype))
+    draws = jnp.concatenate(populations)
+    return Library(draws, _values(model, draws), origin, jnp.asarray(spread, origin.dtype))
+
+
+@jax.jit
+def _values(model: TwoStageModel, draws: Float[Array, "n d"]) -> Float[Array, " n"]:
+    values = jax.lax.map(model.log_likelihood, draws, batch_size=_BATCH)
+    return jnp.where(jnp.isnan(values), -jnp.inf, values)  # which is never chosen

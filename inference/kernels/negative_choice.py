@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from generative import InvalidInput, TwoStageModel
 from inference import prng
 from inference.annealing.anneal import Schedule, anneal
-from inference.annealing.certificate import NUM_FRESH_PARTICLES, compare_draws
+from inference.annealing.certificate import NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS, compare_draws
 from inference.annealing.conditional_smc import annealed_draws, last_step
 from inference.gaussians.surrogate import flat
 from inference.kernels import library
@@ -62,7 +62,8 @@ def choose(
     model : TwoStageModel
     requested : {"auto", "rejection", "persistent", "library", "annealed"}
         `auto` takes the closed form where there is one, then rejection where a pilot finds it
-        affordable, then persistent samples where these forget where they started.
+        affordable, then persistent samples where these forget where they started, then those with
+        a library where that makes them forget, then conditional SMC.
     cap, max_num_steps : int
         Of :class:`RejectionNegative` and of :class:`PersistentNegative`.
     num_moves : int
@@ -110,11 +111,18 @@ def without_rejection(
         Why not rejection.
     """
     persistent = PersistentNegative(max_num_steps)
-    if _crosses(model, persistent, num_moves):
+    if model.dimension > _LARGEST_ANNEALED:
         return persistent, f"negative samples are persistent: {why}"
-    return annealed_negative(model), (
-        f"negative samples are annealed: {why}, and persistent ones do not cross basins"
-    )
+    trial = _Trial(model, num_moves)
+    if trial.is_crossed_by(persistent):
+        return persistent, f"negative samples are persistent: {why}"
+    why += ", and moves alone do not cross basins"
+    if model.dimension <= _FEW_DIMENSIONS and library.is_possible(model):
+        borrowing = with_library(model, max_num_steps)
+        if trial.is_crossed_by(borrowing):
+            worth = trial.worth_of(borrowing)
+            return borrowing, f"negative samples use a library, worth {worth:.0f} draws: {why}"
+    return annealed_negative(model), f"negative samples are annealed: {why}"
 
 
 def with_library(model: TwoStageModel, max_num_steps: int) -> PersistentNegative:
@@ -143,21 +151,38 @@ def annealed_negative(model: TwoStageModel) -> AnnealedNegative:
     return AnnealedNegative(temperatures, step_sizes, _NUM_PARTICLES)
 
 
-def _crosses(model: TwoStageModel, persistent: PersistentNegative, num_moves: int) -> bool:
-    """Whether so many moves take draws of q under one theta_1 to those under another."""
-    if model.dimension > _LARGEST_ANNEALED:
-        return True
-    key_1, key_draws, key_step, key_moves = prng.split(jax.random.key(1), 4)
-    is_small = model.dimension <= _FEW_DIMENSIONS
-    number = _NUM_IN_FEW_DIMENSIONS if is_small else _NUM_CROSSING_POINTS
-    theta_1 = np.asarray(first_draws(key_1, model, number))
-    starts, fresh = (
-        annealed_draws(key, model, theta_1, NUM_FRESH_PARTICLES) for key in prng.split(key_draws)
-    )
-    step_size = last_step(key_step, model, theta_1, NUM_FRESH_PARTICLES)
-    moved = _moved(key_moves, model, persistent, theta_1, starts, step_size, np.asarray(num_moves))
-    at, found, drawn = (np.asarray(x)[None] for x in (theta_1, moved, fresh))
-    return compare_draws(model, "crossing", at, found, drawn, "moved and fresh draws of q").passed
+class _Trial:
+    """Whether so many moves take draws of q under one theta_1 to those under another.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    num_moves : int
+    """
+
+    def __init__(self, model: TwoStageModel, num_moves: int):
+        key_1, key_starts, key_fresh, key_step, self._key_moves = prng.split(jax.random.key(1), 5)
+        is_small = model.dimension <= _FEW_DIMENSIONS
+        number = _NUM_IN_FEW_DIMENSIONS if is_small else _NUM_CROSSING_POINTS
+        self._model, self._num_moves = model, np.asarray(num_moves)
+        self._theta_1 = np.asarray(first_draws(key_1, model, number))
+        settings = (model, self._theta_1, NUM_FRESH_PARTICLES)
+        self._starts = annealed_draws(key_starts, *settings)
+        self._fresh = annealed_draws(key_fresh, *settings, NUM_FRESH_SWEEPS)
+        self._step_size = last_step(key_step, model, self._theta_1, NUM_FRESH_PARTICLES)
+
+    def worth_of(self, sampler: PersistentNegative) -> float:
+        """Median number of draws of q that a sampler's library is worth."""
+        assert sampler.library is not None  # as with_library made it
+        return float(np.median(library.worth(sampler.library, self._model, self._theta_1)))
+
+    def is_crossed_by(self, sampler: PersistentNegative) -> bool:
+        """Whether moved draws cannot be told from fresh ones."""
+        pairs = (self._theta_1, self._starts, self._step_size, self._num_moves)
+        moved = _moved(self._key_moves, self._model, sampler, *pairs)
+        at, found, drawn = (np.asarray(x)[None] for x in (self._theta_1, moved, self._fresh))
+        what = "moved and fresh draws of q"
+        return compare_draws(self._model, "crossing", at, found, drawn, what).passed
 
 
 @jax.jit

@@ -164,13 +164,8 @@ class ExchangeKernel(ChainKernel):
     def _move_second(self, key: jax.Array, state: ExchangeState) -> ExchangeState:
         model, tuning = self.model, state.tuning
         theta_1 = state.z["theta_1"]
-        key_fresh, key_jitter, key_move = jax.random.split(key, 3)
-
-        def log_weight(theta: Array) -> Array:
-            penalty = model.agreement.strength * model.agreement.disagreement(theta)
-            return model.log_likelihood(theta) - penalty
-
-        start = independence_step(key_fresh, model, theta_1, state.z["theta_2"], log_weight)
+        key_leap, key_jitter, key_move = jax.random.split(key, 3)
+        start = self._leap(key_leap, state)
         # Jitter lets a chain whose step is unstable where it happens to be move on.
         jitter = jax.random.uniform(key_jitter, (), theta_1.dtype, 0.5, 1.0)
         theta_2, info = reference_hmc(
@@ -189,6 +184,27 @@ class ExchangeKernel(ChainKernel):
             diverging=info.diverging,
             tuning=tuning._replace(step_2=step_2),
         )
+
+    def _leap(self, key: jax.Array, state: ExchangeState) -> Array:
+        """Move theta_2 by proposals that go anywhere: draws of q, of a library, or of p2."""
+        model, theta_1, theta_2 = self.model, state.z["theta_1"], state.z["theta_2"]
+        if self.negative.is_exact:
+            key_draw, key_accept = jax.random.split(key)
+            settings = (state.tuning, theta_1, theta_2, state.num_moves)
+            drawn, _, found = self._negative(self.negative, key_draw, *settings)
+            gain = model.log_likelihood(drawn) - model.log_likelihood(theta_2)
+            accept = found & (-jax.random.exponential(key_accept, (), theta_2.dtype) < gain)
+            return jnp.where(accept, drawn, theta_2)
+
+        def log_weight(theta: Array) -> Array:
+            penalty = model.agreement.strength * model.agreement.disagreement(theta)
+            return model.log_likelihood(theta) - penalty
+
+        theta_2 = independence_step(key, model, theta_1, theta_2, log_weight)
+        if isinstance(self.negative, PersistentNegative) and self.negative.library is not None:
+            key_borrow = jax.random.fold_in(key, 1)
+            theta_2 = self.negative.library.move_second(key_borrow, model, theta_1, theta_2)
+        return theta_2
 
     def _negative(
         self,
