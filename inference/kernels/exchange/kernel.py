@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
 from inference.annealing.anneal import anneal
+from inference.kernels.exchange.leap import leap, moved_negative
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.kernels.exchange.warmup import untuned
 from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.moves import step_size as step_sizes
 from inference.moves.chain_kernel import ChainKernel
 from inference.moves.density import log_agreeing, log_joint, share
-from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
 from inference.moves.step_size import StepSize
 
@@ -30,6 +30,14 @@ class Proposal(NamedTuple):
     theta_1: Float[Array, " d"]
     theta_2: Float[Array, " d"]
     log_reverse: Float[Array, ""]
+
+
+class _Offer(NamedTuple):
+    """A proposal, and what decides on it."""
+
+    proposal: Proposal
+    gain: Float[Array, ""]  # of the joint density without Z, nats
+    threshold: Float[Array, ""]  # accepted is what the ratio of normalisers exceeds, nats
 
 
 class _Path(NamedTuple):
@@ -165,7 +173,7 @@ class ExchangeKernel(ChainKernel):
         model, tuning = self.model, state.tuning
         theta_1 = state.z["theta_1"]
         key_leap, key_jitter, key_move = jax.random.split(key, 3)
-        start = self._leap(key_leap, state)
+        start = leap(key_leap, model, self.negative, state)
         # Jitter lets a chain whose step is unstable where it happens to be move on.
         jitter = jax.random.uniform(key_jitter, (), theta_1.dtype, 0.5, 1.0)
         theta_2, info = reference_hmc(
@@ -184,39 +192,6 @@ class ExchangeKernel(ChainKernel):
             diverging=info.diverging,
             tuning=tuning._replace(step_2=step_2),
         )
-
-    def _leap(self, key: jax.Array, state: ExchangeState) -> Array:
-        """Move theta_2 by proposals that go anywhere: draws of q, of a library, or of p2."""
-        model, theta_1, theta_2 = self.model, state.z["theta_1"], state.z["theta_2"]
-        if self.negative.is_exact:
-            key_draw, key_accept = jax.random.split(key)
-            settings = (state.tuning, theta_1, theta_2, state.num_moves)
-            drawn, _, found = self._negative(self.negative, key_draw, *settings)
-            gain = model.log_likelihood(drawn) - model.log_likelihood(theta_2)
-            accept = found & (-jax.random.exponential(key_accept, (), theta_2.dtype) < gain)
-            return jnp.where(accept, drawn, theta_2)
-
-        def log_weight(theta: Array) -> Array:
-            penalty = model.agreement.strength * model.agreement.disagreement(theta)
-            return model.log_likelihood(theta) - penalty
-
-        theta_2 = independence_step(key, model, theta_1, theta_2, log_weight)
-        if isinstance(self.negative, PersistentNegative) and self.negative.library is not None:
-            key_borrow = jax.random.fold_in(key, 1)
-            theta_2 = self.negative.library.move_second(key_borrow, model, theta_1, theta_2)
-        return theta_2
-
-    def _negative(
-        self,
-        sampler: NegativeSampler,
-        key: jax.Array,
-        tuning: Tuning,
-        at: Array,
-        start: Array,
-        num_moves: Array,
-    ) -> tuple[Array, Array, Array]:
-        settings = (tuning.metric_negative, tuning.step_negative.value, num_moves)
-        return sampler(key, self.model, at, start, *settings)
 
     def _carry(self, tuning: Tuning, w: Array, source: Array, target: Array) -> Array:
         """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
@@ -243,9 +218,8 @@ class ExchangeKernel(ChainKernel):
             - log_joint(self.model, state.z["theta_1"], state.z["theta_2"])
             + proposal.log_reverse
         )
-        # Accepted is what the ratio of normalisers, less this, exceeds.
         threshold = -jax.random.exponential(key_accept, (), gain.dtype) - gain
-        turn = partial(self._turn, key_turns, state, proposal, gain, threshold)
+        turn = partial(self._turn, key_turns, state, _Offer(proposal, gain, threshold))
         turns = state.num_bridges if self.negative.is_exact else state.num_bridges + 1
         path = jax.lax.fori_loop(0, turns, turn, start)
         rate, is_warmup, tuning = path.acceptance_rate, state.i < state.num_warmup, state.tuning
@@ -269,7 +243,7 @@ class ExchangeKernel(ChainKernel):
         w = self._carry(state.tuning, state.negative, theta_1, proposal.theta_1)
         if self.mover is not None:
             settings = (state.tuning, proposal.theta_1, w, state.num_moves)
-            w, _, found = self._negative(self.negative, key, *settings)
+            w, _, found = moved_negative(key, self.model, self.negative, *settings)
         return _Path(
             at=proposal.theta_1,
             w=w,
@@ -286,9 +260,7 @@ class ExchangeKernel(ChainKernel):
         self,
         key: jax.Array,
         state: ExchangeState,
-        proposal: Proposal,
-        gain: Array,
-        threshold: Array,
+        offer: _Offer,
         index: Array,
         path: _Path,
     ) -> _Path:
@@ -306,9 +278,11 @@ class ExchangeKernel(ChainKernel):
             counts = jnp.where(is_first, 0.0, 1 / jnp.maximum(bridges - 1, 1))
         num_moves = jnp.where(is_first, first_moves, 1)
         key_move = jax.random.fold_in(key, index)
-        w, rate, found = self._negative(sampler, key_move, tuning, path.at, path.w, num_moves)
+        settings = (tuning, path.at, path.w, num_moves)
+        w, rate, found = moved_negative(key_move, self.model, sampler, *settings)
         share_left = ((index + 1) / bridges).astype(theta_1.dtype)
-        target = proposal.theta_1 + share_left * (theta_1 - proposal.theta_1)
+        proposed = offer.proposal.theta_1
+        target = proposed + share_left * (theta_1 - proposed)
         target = jnp.where(is_last, theta_1, target)  # to the last bit
         carried = self._carry(tuning, w, path.at, target)
         weight = log_agreeing(self.model, target, carried) - log_agreeing(self.model, path.at, w)
@@ -320,23 +294,17 @@ class ExchangeKernel(ChainKernel):
             rate_negative=path.rate_negative + counts.astype(rate.dtype) * rate,
             found=path.found & found,
         )
-        decided = self._decided(state, proposal, gain, threshold, path)
+        decided = self._decided(state, offer, path)
         return jax.tree.map(lambda new, old: jnp.where(is_last, new, old), decided, path)
 
-    def _decided(
-        self,
-        state: ExchangeState,
-        proposal: Proposal,
-        gain: Array,
-        threshold: Array,
-        path: _Path,
-    ) -> _Path:
+    def _decided(self, state: ExchangeState, offer: _Offer, path: _Path) -> _Path:
         """Accept or reject, given the ratio of normalisers; go on with the sample that is kept."""
-        usable = path.found & ~jnp.isnan(gain + path.log_ratio)
-        accept = usable & (path.log_ratio > threshold)
+        proposal, log_accept = offer.proposal, offer.gain + path.log_ratio
+        usable = path.found & ~jnp.isnan(log_accept)
+        accept = usable & (path.log_ratio > offer.threshold)
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
         kept = jnp.where(accept, proposal.theta_1, theta_1)
-        rate = jnp.exp(jnp.minimum(gain + path.log_ratio, 0.0))
+        rate = jnp.exp(jnp.minimum(log_accept, 0.0))
         return path._replace(
             at=kept,
             w=jnp.where(accept, path.fresh, state.negative),
