@@ -7,7 +7,8 @@ import sys
 
 def run_on_two_devices(program: str) -> None:
     """Run a program where JAX sees two devices; it must not fail."""
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    environment = {"XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | environment,
