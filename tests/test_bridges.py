@@ -11,14 +11,14 @@ from generative import AgreementConditioned, problems
 from inference import HMC, Result, infer
 from inference.annealing.conditional_smc import annealed_draws
 from inference.backends.hmc import collect_exchange
-from inference.gaussians.surrogate import flat
+from inference.gaussians.surrogate import agreement_potential, fit, flat
 from inference.kernels.exchange.bridges import NUM_BRIDGES
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.learned import Correction, NormalizerSurrogate, Pairs, learn
 from inference.kernels.exchange.transported import TransportedExchange
 from inference.kernels.negative import PersistentNegative, RejectionNegative
 from inference.moves.chain_kernel import start, sweeps
-from inference.moves.density import log_agreeing
+from inference.moves.density import first_draws, log_agreeing
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
 from inference.running.loop import Loop
@@ -39,18 +39,22 @@ class Leaning(ExchangeHMC):
         return super()._carry(tuning, w, source, target) + 0.5 * w * jnp.sum(target - source)
 
 
-def wrong_correction():
+def wrong_correction(width=1):
     """Return a potential of slope up to one, which nothing was learned from."""
-    units, ones = 128, jnp.ones((128, 1))
+    units, ones = 128, jnp.ones((128, width))
     heights = jnp.where(jnp.arange(units) == 0, 2.0, 0.0)
-    return Correction(jnp.ones((1, 1)), ones, jnp.zeros(units), heights, jnp.full(1, -0.7))
+    rows, linear = jnp.eye(width), jnp.full(width, -0.7)
+    return Correction(rows, ones, jnp.zeros(units), heights, linear)
 
 
 def bridged_draws(kernel, seed):
     """Draws of chains with six bridges, and an arbitrary correction."""
     state = start(kernel, jax.random.split(jax.random.key(seed), 16), 300)
-    wrong = jax.tree.map(lambda x: jnp.broadcast_to(x, (16, *x.shape)), wrong_correction())
-    normalizer = NormalizerSurrogate(state.tuning.normalizer.quadratic, wrong)
+
+    def corrected(plain):
+        return NormalizerSurrogate(plain.quadratic, wrong_correction(), plain.follows)
+
+    normalizer = jax.vmap(corrected)(state.tuning.normalizer)
     state = state._replace(
         num_bridges=jnp.full_like(state.num_bridges, 6),
         tuning=state.tuning._replace(normalizer=normalizer),
@@ -218,3 +222,19 @@ def test_twenty_rotated_wells_converge_by_default(seed, seed_offset):
         scores = moments_z(posterior[f"theta_{name}"].values, *truth)
         assert np.abs(scores).max() < z_limit(80)
     assert f"'num_bridges': {NUM_BRIDGES}" in str(run.tree.attrs["configuration"]).replace('"', "'")
+
+
+def shares_of_the_shift(problem, width, seed):
+    """Choose a shift for draws of q at draws of p1, given a correction that is not 0."""
+    model = problem.model
+    theta_1 = first_draws(jax.random.key(seed), model, 1024)
+    negative = jnp.asarray(annealed_draws(jax.random.key(seed + 1), model, theta_1, 16, 4))
+    transport = fit(jax.random.key(seed + 2), model, agreement_potential(model), negative[:64], 16)
+    surrogate = NormalizerSurrogate(transport, wrong_correction(width), jnp.ones(2))
+    return surrogate.followed(model, theta_1, negative, 32).follows
+
+
+def test_samples_follow_the_mean_of_one_basin_and_not_of_two(seed):
+    smooth = problems.get("linear_gaussian", d=2, m=1, closed_form=False)
+    assert shares_of_the_shift(smooth, 2, seed)[0] == 1
+    assert shares_of_the_shift(problems.get("tilted_wells", d=1), 1, seed)[1] == 0

@@ -129,6 +129,8 @@ def _learned(
     found = pairs(key_pairs, model, mover, tuning, theta_1, negative)
     quadratic = jax.tree.map(lambda x: x[0], tuning.transport)
     learned, is_better, explained = learn(key_learn, model, quadratic, found)
+    drawn = (x.reshape(-1, model.dimension) for x in (theta_1, negative))
+    learned = learned.followed(model, *drawn, NUM_BRIDGES)
 
     def chosen(own: LinearGaussianAgreement) -> NormalizerSurrogate:
         plain = NormalizerSurrogate.uncorrected(model, own)

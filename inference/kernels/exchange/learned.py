@@ -7,6 +7,8 @@ after warm-up the potential is a force and a shift like those of the quadratic s
 correction it is: a poor one costs acceptance, and nothing else.
 """
 
+from dataclasses import replace
+from itertools import product
 from typing import NamedTuple
 
 import equinox as eqx
@@ -17,11 +19,16 @@ from jaxtyping import Array, Bool, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.gaussians.surrogate import bounded, rank
+from inference.moves.density import log_agreeing, share
 
 _NUM_UNITS = 128
 _NUM_STEPS, _BATCH, _LEARNING_RATE = 2000, 256, 1e-2
 # The first eighth, which are draws of the reference and not of a chain.
 _HELD_OUT = 8
+# Shares of the mean's quadratic part and of its correction, among which a shift is chosen; and the
+# most that one step counts for, nats.
+_SHARES = tuple(product((0.0, 0.5, 1.0), repeat=2))
+_LARGEST_ERROR = 2.0
 
 
 class Correction(eqx.Module):
@@ -64,10 +71,13 @@ class NormalizerSurrogate(eqx.Module):
     ----------
     quadratic : LinearGaussianAgreement
     correction : Correction
+    follows : array, shape (2,)
+        Shares of the quadratic's and of the correction's part in the shift.
     """
 
     quadratic: LinearGaussianAgreement
     correction: Correction
+    follows: Float[Array, "2"]
 
     @classmethod
     def uncorrected(
@@ -78,7 +88,8 @@ class NormalizerSurrogate(eqx.Module):
         units = jnp.zeros(_NUM_UNITS, dtype)
         rows = jnp.zeros((number, model.dimension), dtype)
         slopes, linear = jnp.zeros((_NUM_UNITS, number), dtype), jnp.zeros(number, dtype)
-        return cls(quadratic, Correction(rows, slopes, units, units, linear))
+        correction = Correction(rows, slopes, units, units, linear)
+        return cls(quadratic, correction, jnp.ones(2, dtype))
 
     def log_normalizer(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
         """Surrogate of log Z(theta_1), nats, up to a constant."""
@@ -92,7 +103,7 @@ class NormalizerSurrogate(eqx.Module):
     def shift(
         self, model: TwoStageModel, source: Float[Array, " d"], target: Float[Array, " d"]
     ) -> Float[Array, " d"]:
-        """Mean of q(. | target) less that of q(. | source).
+        """How far negative samples go along: by the mean of q(. | theta_1), or by a part of that.
 
         A Gaussian second stage has E[w] = theta_1 + S2 grad log Z(theta_1).
         """
@@ -100,7 +111,46 @@ class NormalizerSurrogate(eqx.Module):
         if not model.second_stage.is_gaussian:
             return linear
         bend = self.correction.score(target) - self.correction.score(source)
-        return linear + jnp.asarray(model.second_stage.variance, bend.dtype) * bend
+        bend = jnp.asarray(model.second_stage.variance, bend.dtype) * bend
+        # Coordinates that the second stage fixes are theta_1's.
+        return share(model, linear, self.follows[0] * linear + self.follows[1] * bend)
+
+    def followed(
+        self,
+        model: TwoStageModel,
+        theta_1: Float[Array, "n d"],
+        negative: Float[Array, "n d"],
+        num_bridges: int,
+    ) -> "NormalizerSurrogate":
+        """Choose the shift with the least noise in the ratio, in steps between values of theta_1.
+
+        The mean of q bends with theta_1 where q widens and where its basins change their shares;
+        only in the first case do samples do well to follow it. Noise is what the log weight of a
+        step differs by from the surrogate's own change of log Z.
+
+        Parameters
+        ----------
+        model : TwoStageModel
+        theta_1, negative : arrays, shape (n, d)
+            Draws of a chain, in any order.
+        num_bridges : int
+            Steps from one theta_1 to another.
+        """
+        targets = theta_1 + (jnp.roll(theta_1, 1, axis=0) - theta_1) / num_bridges
+
+        def noise(follows: Array) -> Array:
+            surrogate = replace(self, follows=follows)
+
+            def one(source: Array, target: Array, w: Array) -> Array:
+                carried = w + surrogate.shift(model, source, target)
+                gain = log_agreeing(model, target, carried) - log_agreeing(model, source, w)
+                error = gain - self.log_normalizer(target) + self.log_normalizer(source)
+                return jnp.minimum(jnp.nan_to_num(error**2, nan=jnp.inf), _LARGEST_ERROR**2)
+
+            return jax.vmap(one)(theta_1, targets, negative).mean()
+
+        shares = jnp.asarray(_SHARES, theta_1.dtype)
+        return replace(self, follows=shares[jnp.argmin(jax.lax.map(noise, shares))])
 
 
 class Pairs(NamedTuple):
@@ -150,7 +200,8 @@ def learn(
     weights = (usable & is_held_out).astype(dtype)
     left, alone, whole = (_covariance(y, weights) for y in (target - found, target, scores))
     explained = 1 - jnp.minimum(left, alone) / whole
-    return NormalizerSurrogate(quadratic, trained), left < alone, explained
+    whole_shift = jnp.ones(2, dtype)
+    return NormalizerSurrogate(quadratic, trained, whole_shift), left < alone, explained
 
 
 def _covariance(values: Float[Array, "2 n d"], weights: Float[Array, " n"]) -> Float[Array, ""]:
