@@ -76,17 +76,17 @@ def section(kept: Path | None) -> str:
     kept : Path or None
         Where finished rows are kept: all cases take hours, and go on where they were interrupted.
     """
-    rows = read_kept(kept)
+    kept_rows, rows = read_kept(kept), []
     for name, options, backends in CASES:
         for backend in backends:
             case = f"{name} {options} {backend!r}"
-            if case in rows:
-                continue
-            rows[case] = bounded_row(name, options, backend, _LONGEST)
-            print(" ".join(rows[case]), flush=True)
-            keep(kept, rows)
+            if case not in kept_rows:
+                kept_rows[case] = bounded_row(name, options, backend, _LONGEST)
+                print(" ".join(kept_rows[case]), flush=True)
+                keep(kept, kept_rows)
+            rows.append(kept_rows[case])
     title = "## Where agreement is not quadratic, default settings\n\n"
-    return title + _NOTE + markdown_table(_HEADER, list(rows.values()))
+    return title + _NOTE + markdown_table(_HEADER, rows)
 
 
 def bounded_row(name: str, options: dict[str, Any], backend: Any, longest: float) -> list[str]:
