@@ -40,9 +40,9 @@ def conditioned(model, spread, number, seed):
     return law.sample_with_tries(jax.random.key(seed), (number,))[0]
 
 
-def moved_by(move, library, model, start, seed):
+def moved_by(library, model, start, seed):
     keys = jax.random.split(jax.random.key(seed), len(start))
-    return jax.jit(jax.vmap(lambda key, w: move(library, key, model, POINT, w)))(keys, start)
+    return jax.jit(jax.vmap(lambda key, w: library.move(key, model, POINT, w)))(keys, start)
 
 
 @pytest.mark.parametrize(("centre", "is_right"), [(0.0, True), (0.5, False)])
@@ -50,7 +50,7 @@ def test_a_step_leaves_q_invariant_if_the_base_is_that_of_the_draws(model, seed,
     draws = conditioned(model, 2**0.5, 4 * NUMBER, seed)
     library = Library(draws, jnp.zeros(len(draws)), jnp.full(1, centre), jnp.full(1, 2**0.5))
     w = conditioned(model, 1.0, NUMBER, seed + 1)
-    moved = moved_by(Library.move_negative, library, model, w, seed + 2)
+    moved = moved_by(library, model.temper(0.0), w, seed + 2)
     expected = share_on_the_left(model, 0.3, 1.0)
     error = np.sqrt(expected * (1 - expected) / NUMBER)
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
@@ -63,7 +63,7 @@ def test_a_step_of_theta_2_feels_the_data_at_their_power(model, seed, power, is_
     library = Library(draws, values, jnp.zeros(1), jnp.full(1, 2**0.5))
     start = conditioned(model, 1.0, NUMBER, seed + 1)
     tempered = model.temper(jnp.asarray(power))
-    moved = moved_by(Library.move_second, library, tempered, start, seed + 2)
+    moved = moved_by(library, tempered, start, seed + 2)
     expected = share_on_the_left(model, 0.3, 1.0, 0.5)
     error = np.sqrt(expected * (1 - expected) / NUMBER)
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right

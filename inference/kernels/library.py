@@ -21,7 +21,7 @@ of their number.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from generative import GaussianStage, TwoStageModel
 from generative.parts import Data
@@ -52,46 +52,24 @@ class Library(Data):
     centre: Float[Array, " d"]
     spread: Float[Array, " d"]
 
-    def move_negative(
-        self,
-        key: jax.Array,
-        model: TwoStageModel,
-        theta_1: Float[Array, " d"],
-        w: Float[Array, " d"],
-    ) -> Float[Array, " d"]:
-        """Choose among w and draws of the library, which leaves q(. | theta_1) invariant."""
-        index = self._proposed(key)
-        points = jnp.concatenate([w[None], self.draws[index]])
-        return self._chosen(key, model, theta_1, points, jnp.zeros(len(points), w.dtype))
-
-    def move_second(
+    def move(
         self,
         key: jax.Array,
         model: TwoStageModel,
         theta_1: Float[Array, " d"],
         theta_2: Float[Array, " d"],
     ) -> Float[Array, " d"]:
-        """Choose likewise with weights exp(L), which leaves theta_2 given theta_1 and data so."""
-        index = self._proposed(key)
+        """Choose among theta_2 and draws of the library; q(. | theta_1) exp(L) stays invariant.
+
+        Negative samples, which know no data, move under the model at power 0.
+        """
+        key_propose, key_choose = (jax.random.fold_in(key, index) for index in range(2))
+        index = jax.random.randint(key_propose, (_NUM_PROPOSED,), 0, len(self.draws))
         points = jnp.concatenate([theta_2[None], self.draws[index]])
         others = model.tempered(self.log_likelihood[index])
-        values = jnp.concatenate([model.log_likelihood(theta_2)[None], others])
-        return self._chosen(key, model, theta_1, points, values)
-
-    def _proposed(self, key: jax.Array) -> Int[Array, " k"]:
-        return jax.random.randint(jax.random.fold_in(key, 0), (_NUM_PROPOSED,), 0, len(self.draws))
-
-    def _chosen(
-        self,
-        key: jax.Array,
-        model: TwoStageModel,
-        theta_1: Float[Array, " d"],
-        points: Float[Array, "k d"],
-        log_likelihood: Float[Array, " k"],
-    ) -> Float[Array, " d"]:
+        log_likelihood = jnp.concatenate([model.log_likelihood(theta_2)[None], others])
         log_weight = jax.vmap(lambda w: self.log_ratio(model, theta_1, w))(points)
-        log_weight += log_likelihood
-        return points[jax.random.categorical(jax.random.fold_in(key, 1), log_weight)]
+        return points[jax.random.categorical(key_choose, log_weight + log_likelihood)]
 
     def log_ratio(self, model: TwoStageModel, theta_1: Array, w: Array) -> Array:
         """Log of p2 over B, nats, up to a constant."""

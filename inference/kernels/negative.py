@@ -171,7 +171,7 @@ class PersistentNegative(NegativeSampler):
         def borrow(key: jax.Array, w: Array) -> Array:
             if self.library is None:
                 return w
-            return self.library.move_negative(jax.random.fold_in(key, 1), model, theta_1, w)
+            return self.library.move(jax.random.fold_in(key, 1), model.temper(0.0), theta_1, w)
 
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry

@@ -18,8 +18,10 @@ from generative import TwoStageModel
 from generative.agreement import rejection_sample
 from inference.gaussians import surrogate as surrogates
 from inference.moves import step_size as step_sizes
+from inference.moves.accept import is_accepted
 from inference.moves.chain_kernel import ChainKernel
 from inference.moves.density import log_agreeing, log_joint
+from inference.moves.independence import offer
 from inference.moves.piecewise import sample_piecewise_exponential
 from inference.moves.reference_hmc import reference_hmc
 from inference.moves.step_size import StepSize
@@ -173,10 +175,7 @@ class RejectionGibbsKernel(ChainKernel):
 
         Independent of the rejected ones given theta_1, so only L decides; it finds every mode.
         """
-        likelihood = self.model.log_likelihood
-        log_accept = likelihood(agreed) - likelihood(state.z["theta_2"])
-        accept = -jax.random.exponential(key, (), agreed.dtype) < log_accept
-        theta_2 = jnp.where(accept & ~capped, agreed, state.z["theta_2"])
+        theta_2 = offer(key, self.model, state.z["theta_2"], agreed, ~capped)
         return state._replace(z=state.z | {"theta_2": theta_2})
 
     def _rejected(self, key: jax.Array, theta_1: Array) -> tuple[Array, Array, Array, Array]:
@@ -281,7 +280,7 @@ class RejectionGibbsKernel(ChainKernel):
         proposed = theta_1 + jnp.where(shared, state.step_shared.value * spread * noise, 0)
         log_accept = log_density(proposed) - log_density(theta_1)
         log_accept = jnp.where(jnp.isnan(log_accept), -jnp.inf, log_accept)
-        accept = -jax.random.exponential(key_accept, (), theta_1.dtype) < log_accept
+        accept = is_accepted(key_accept, log_accept)
         theta_1 = jnp.where(accept, proposed, theta_1)
         is_warmup, is_last = state.i < state.num_warmup, state.i == state.num_warmup - 1
         rate = jnp.exp(jnp.minimum(log_accept, 0.0))

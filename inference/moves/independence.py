@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from generative import TwoStageModel
+from inference.moves.accept import is_accepted
 
 
 def independence_step(
@@ -33,5 +34,25 @@ def independence_step(
     key_propose, key_accept = jax.random.split(key)
     proposed = model.second_stage.around(theta_1).sample(key_propose)
     log_accept = log_weight_fn(proposed) - log_weight_fn(theta_2)
-    accept = -jax.random.exponential(key_accept, (), theta_2.dtype) < log_accept
-    return jnp.where(accept, proposed, theta_2)
+    return jnp.where(is_accepted(key_accept, log_accept), proposed, theta_2)
+
+
+def offer(
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_2: Float[Array, " d"],
+    drawn: Float[Array, " d"],
+    found: Bool[Array, ""],
+) -> Float[Array, " d"]:
+    """Offer theta_2 an exact draw of q, independent of it: only L decides, in whatever mode it is.
+
+    Parameters
+    ----------
+    key : PRNG key
+    model : TwoStageModel
+    theta_2, drawn : arrays, shape (d,)
+    found : bool array
+        Whether the draw was found before its cap.
+    """
+    log_accept = model.log_likelihood(drawn) - model.log_likelihood(theta_2)
+    return jnp.where(found & is_accepted(key, log_accept), drawn, theta_2)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from inference.moves.accept import is_accepted
+
 # Length of a trajectory: around a quarter turn, jittered so that no direction is periodic.
 SHORTEST, LONGEST = 0.8 * jnp.pi / 2, 1.2 * jnp.pi / 2
 DIVERGENCE = 1000.0  # nats of energy error, NumPyro's and Stan's threshold
@@ -156,8 +158,7 @@ def reference_hmc(
     max_num_steps : int
     """
     key_velocity, key_length, key_accept = jax.random.split(key, 3)
-    dtype = position.dtype
-    length = jax.random.uniform(key_length, (), dtype, SHORTEST, LONGEST)
+    length = jax.random.uniform(key_length, (), position.dtype, SHORTEST, LONGEST)
     step_size, num_steps = divided(length, step_size, max_num_steps)
     velocity = reference.fluctuation(key_velocity)
     end = integrate(
@@ -173,7 +174,7 @@ def reference_hmc(
     gain -= kinetic_energy(reference, end.velocity) - kinetic_energy(reference, velocity)
     # A start outside the support (an indicator C can put it there) must not freeze the chain.
     log_accept = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-    accept = -jax.random.exponential(key_accept, (), dtype) < log_accept
+    accept = is_accepted(key_accept, log_accept)
     info = MoveInfo(jnp.exp(jnp.minimum(log_accept, 0.0)), _is_divergent(end, gain), num_steps)
     return jnp.where(accept, end.position, position), info
 

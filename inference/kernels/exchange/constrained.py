@@ -23,6 +23,7 @@ from inference.kernels.exchange.hmc import surrogate_force
 from inference.kernels.exchange.kernel import ExchangeKernel, Proposal
 from inference.kernels.exchange.state import ExchangeState
 from inference.kernels.negative import NegativeSampler
+from inference.moves.accept import is_accepted
 from inference.moves.density import log_agreeing, share
 from inference.moves.reference_hmc import (
     LONGEST,
@@ -139,7 +140,7 @@ class ConstrainedHMC(ExchangeKernel):
             metric.mean(theta_1),
             state.tuning.step_2.value,
         )
-        accept = -jax.random.exponential(key_accept, (), theta_1.dtype) < end.log_accept
+        accept = is_accepted(key_accept, end.log_accept)
         theta_2 = jnp.where(accept, end.position, theta_2)
         rate = jnp.exp(jnp.minimum(end.log_accept, 0.0))
         return state._replace(z={"theta_1": theta_1, "theta_2": theta_2}), rate

@@ -5,13 +5,12 @@ exact, accepted by L alone; draws of a library where they borrow from one; and d
 """
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.kernels.negative import NegativeSampler, PersistentNegative
-from inference.moves.independence import independence_step
+from inference.moves.independence import independence_step, offer
 
 
 def leap(
@@ -31,9 +30,7 @@ def leap(
         key_draw, key_accept = jax.random.split(key)
         settings = (state.tuning, theta_1, theta_2, state.num_moves)
         drawn, _, found = moved_negative(key_draw, model, negative, *settings)
-        gain = model.log_likelihood(drawn) - model.log_likelihood(theta_2)
-        accept = found & (-jax.random.exponential(key_accept, (), theta_2.dtype) < gain)
-        return jnp.where(accept, drawn, theta_2)
+        return offer(key_accept, model, theta_2, drawn, found)
 
     def log_weight(theta: Array) -> Array:
         penalty = model.agreement.strength * model.agreement.disagreement(theta)
@@ -41,8 +38,7 @@ def leap(
 
     theta_2 = independence_step(key, model, theta_1, theta_2, log_weight)
     if isinstance(negative, PersistentNegative) and negative.library is not None:
-        key_borrow = jax.random.fold_in(key, 1)
-        theta_2 = negative.library.move_second(key_borrow, model, theta_1, theta_2)
+        theta_2 = negative.library.move(jax.random.fold_in(key, 1), model, theta_1, theta_2)
     return theta_2
 
 
