@@ -1,4 +1,4 @@
-"""Moves that borrow from a library keep q, and cross basins."""
+"""Moves by a library and by exact draws keep their laws, and cross basins."""
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from inference import HMC, infer
 from inference.gaussians.surrogate import flat
 from inference.kernels.library import Library, build, worth
 from inference.kernels.negative import PersistentNegative
+from inference.moves.independence import offer
 from tests.statistical import z_limit
 
 POINT = jnp.full(1, 0.3)
@@ -115,3 +116,23 @@ def test_a_second_stage_that_fixes_a_block_is_refused():
     )
     with pytest.raises(InvalidInput, match="library"):
         infer(model, HMC(negative="library"), progress=False)
+
+
+@pytest.mark.parametrize(("power", "is_right"), [(0.5, True), (0.0, False)])
+def test_an_offered_draw_of_q_is_taken_by_the_data_alone(model, seed, power, is_right):
+    pool = conditioned(model, 1.0, 4 * NUMBER, seed)
+    tempered = model.temper(jnp.asarray(power))
+
+    def offered(theta_2, key):
+        key_draw, key_offer = jax.random.split(key)
+        drawn = pool[jax.random.randint(key_draw, (), 0, len(pool))]
+        return offer(key_offer, tempered, theta_2, drawn, jnp.ones((), bool)), None
+
+    def chain(key, theta_2):
+        return jax.lax.scan(offered, theta_2, jax.random.split(key, 20))[0]
+
+    keys = jax.random.split(jax.random.key(seed + 1), NUMBER)
+    moved = jax.jit(jax.vmap(chain))(keys, pool[:NUMBER])
+    expected = share_on_the_left(model, 0.3, 1.0, 0.5)
+    error = np.sqrt(expected * (1 - expected) / NUMBER)
+    assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
