@@ -182,7 +182,9 @@ def adapt_steps(
         particles, tuning = carry
         key_sweep = jax.random.fold_in(key, index)
         moved = _swept(key_sweep, recipe, particles, tuning, power, num_moves, _ADAPTING)
-        steps: dict[str, Any] = {name: pooled(step) for name, step in moved.steps.items()}
+        steps: dict[str, Any] = {
+            name: pooled(getattr(tuning, name), step) for name, step in moved.steps.items()
+        }
         return _gather(recipe.model, moved), tuning._replace(**steps)
 
     moved, tuning = jax.lax.fori_loop(0, num_sweeps, body, (particles, _restarted(tuning)))

@@ -1,29 +1,51 @@
-"""Step sizes that adapt to an acceptance rate during warm-up, by dual averaging."""
+"""Step sizes that adapt to an acceptance rate during warm-up, by dual averaging with a bound.
 
-from typing import Any, NamedTuple
+Dual averaging minimises a sum of linear models plus a quadratic pull; where the variable is
+bounded its minimum is cut off at the bound (Y. Nesterov, Math. Program. 120 (2009),
+doi:10.1007/s10107-007-0149-x, formula 3.4). Iterates that are averaged before they are cut off, as
+where there is no bound, drag the average beyond it: a rate of one acceptance in four at the longest
+trajectory then looks like one in two. Constants are those of M. D. Hoffman and A. Gelman, JMLR 15
+(2014), https://jmlr.org/papers/v15/hoffman14a.html.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
-from numpyro.infer.hmc_util import dual_averaging
 
-_init, _update = dual_averaging()
 LARGEST_ANGLE = jnp.pi / 2
 SMALLEST_ANGLE = 1e-6
+_DELAY, _FORGETTING, _PULL = 10, 0.75, 0.05  # t0, kappa and gamma
 
 
 class StepSize(NamedTuple):
-    """An angle in radians, and the state of its dual averaging (Hoffman and Gelman 2014)."""
+    """An angle in radians, and the state of its dual averaging.
+
+    Attributes
+    ----------
+    value : float array
+    log_average : float array
+        Of the iterates, in which late ones count most.
+    mean_error : float array
+        Of the rate: target less acceptance rate.
+    num_updates : float array
+        So far.
+    centre : float array
+        Log angle to which iterates are pulled.
+    """
 
     value: Float[Array, ""]
-    averaging: Any
+    log_average: Float[Array, ""]
+    mean_error: Float[Array, ""]
+    num_updates: Float[Array, ""]
+    centre: Float[Array, ""]
 
 
 def initial(value: float | Array, dtype: jnp.dtype) -> StepSize:
     """Start at `value`."""
-    value = jnp.asarray(value, dtype)
-    # The counter too, which is divided by.
-    return StepSize(value, tuple(jnp.asarray(x, dtype) for x in _init(jnp.log(value))))
+    value, zero = jnp.asarray(value, dtype), jnp.zeros((), dtype)
+    return StepSize(value, zero, zero, zero, jnp.log(value))
 
 
 def update(
@@ -34,31 +56,35 @@ def update(
     is_last: Bool[Array, ""],
 ) -> StepSize:
     """Adapt in warm-up; at its last iteration take the average over the iterates."""
-    averaging = _update(target - acceptance_rate, step.averaging)
-    log_step = jnp.where(is_last, averaging[1], averaging[0])
-    value = jnp.where(is_warmup, _angle(log_step, step.value.dtype), step.value)
-    kept = jax.tree.map(
-        lambda new, old: jnp.where(is_warmup, new, old).astype(jnp.result_type(old)),
-        tuple(averaging),
-        tuple(step.averaging),
-    )
-    return StepSize(value, kept)
+    weight = (1 / (step.num_updates + 1 + _DELAY)).astype(step.value.dtype)
+    error = (target - acceptance_rate).astype(step.value.dtype)
+    new = _after(step, (1 - weight) * step.mean_error + weight * error)
+    value = jnp.where(is_last, averaged(new).value, new.value)
+    kept = (new._replace(value=value), step)
+    return jax.tree.map(lambda changed, old: jnp.where(is_warmup, changed, old), *kept)
 
 
-def pooled(steps: StepSize) -> StepSize:
-    """One step size for many particles, each of which made the same number of updates.
+def pooled(step: StepSize, steps: StepSize) -> StepSize:
+    """One step size for many particles, each of which has made one update of `step`.
 
-    Dual averaging is linear in the acceptance rate, so the mean of the states is the state after
-    updates by the mean rate.
+    Mean errors are linear in the acceptance rate, so theirs is that of an update by the mean rate.
     """
-    averaging = tuple(jnp.mean(x, axis=0).astype(x.dtype) for x in steps.averaging)
-    return StepSize(_angle(averaging[0], steps.value.dtype), averaging)
+    return _after(step, jnp.mean(steps.mean_error, axis=0))
 
 
 def averaged(step: StepSize) -> StepSize:
     """Take the average over the iterates, as `update` does at its last iteration."""
-    return step._replace(value=_angle(step.averaging[1], step.value.dtype))
+    return step._replace(value=jnp.exp(step.log_average))
 
 
-def _angle(log_step: Float[Array, ""], dtype: jnp.dtype) -> Float[Array, ""]:
-    return jnp.clip(jnp.exp(log_step), SMALLEST_ANGLE, LARGEST_ANGLE).astype(dtype)
+def _after(step: StepSize, mean_error: Float[Array, ""]) -> StepSize:
+    """Iterate once more."""
+    number = step.num_updates + 1
+    log_value = jnp.clip(
+        step.centre - jnp.sqrt(number) / _PULL * mean_error,
+        jnp.log(SMALLEST_ANGLE),
+        jnp.log(LARGEST_ANGLE),
+    )
+    weight = number**-_FORGETTING
+    log_average = (1 - weight) * step.log_average + weight * log_value
+    return StepSize(jnp.exp(log_value), log_average, mean_error, number, step.centre)
