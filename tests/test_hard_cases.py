@@ -108,6 +108,21 @@ def test_negatives_in_one_basin_are_not_called_converged(seed):
     assert found.usable == ()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("follows", [True, False])
+def test_libraries_that_follow_the_chains_reach_far_basins(seed, monkeypatch, follows):
+    """Data in basins that p1 hardly reaches; the control keeps the library of p1."""
+    if not follows:
+        monkeypatch.setattr(PersistentNegative, "made_for", lambda sampler, *_: sampler)
+    problem = problems.get("separate_wells", d=4, rotated=True)
+    truth = problem.truth
+    found = infer(problem.model, HMC(evidence_particles=0), seed=seed, progress=False)
+    posterior = found.tree.children["posterior"].dataset
+    score = np.abs(moments_z(posterior["theta_1"].values, truth.mean_1, truth.cov_1)).max()
+    is_right = found.result is Result.converged and score < z_limit(28)
+    assert is_right == follows, (found.checks, score)
+
+
 def test_checks_that_are_off_leave_a_run_unverified(seed):
     model = problems.get("double_well").model
     sizes = {"num_warmup": 200, "num_draws": 1500, "negative": "persistent"}

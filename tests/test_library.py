@@ -91,6 +91,21 @@ def test_its_worth_falls_as_the_law_narrows(model, seed):
     assert numbers[0] > numbers[1] > numbers[2] > 1
 
 
+def test_a_sampler_made_for_other_theta_1_is_worth_more_there(seed):
+    problem = problems.get("separate_wells", d=4)
+    model, truth = problem.model, problem.truth
+    rng = np.random.default_rng(seed)
+    theta_1 = jnp.asarray(rng.multivariate_normal(truth.mean_1, truth.cov_1, 256))
+    key = jax.random.key(seed)
+    plain = PersistentNegative()
+    assert plain.made_for(key, model, np.asarray(theta_1)) is plain
+    first = PersistentNegative(library=build(key, model))
+    made = first.made_for(key, model, np.asarray(theta_1))
+    assert jax.tree.structure(made) == jax.tree.structure(first)
+    before, after = (np.median(worth(x.library, model, theta_1)) for x in (first, made))
+    assert after > 5 * before
+
+
 @pytest.mark.parametrize("borrows", [True, False])
 def test_negative_samples_that_borrow_leave_the_minor_basin(model, seed, borrows):
     library = build(jax.random.key(seed), model) if borrows else None

@@ -115,10 +115,11 @@ class TemperedSMC(PopulationBackend):
         num_particles = particles.theta_1.shape[1]
         power = np.asarray(last.power)
         settings = (power, power, np.asarray(moves), np.asarray(last.num_sweeps))
+        recipe = prior.with_negative(last.negative).recipe
         passes = [self._kept(particles, found.diverging)]
         while len(passes) * num_particles < self.num_draws:
             key_pass = prng.fold_in(key, len(passes))
-            particles, _, info = advance(key_pass, prior.recipe, particles, last.tuning, *settings)
+            particles, _, info = advance(key_pass, recipe, particles, last.tuning, *settings)
             passes.append(self._kept(particles, info.diverging.reshape(self.num_runs, -1)))
         chosen = np.linspace(0, len(passes) * num_particles - 1, self.num_draws).astype(int)
 

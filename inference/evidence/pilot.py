@@ -22,6 +22,7 @@ from inference.evidence.population import (
 from inference.evidence.prior import Effort, PriorSampler
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.exchange.warmup import refitted, untuned
+from inference.kernels.negative import NegativeSampler
 from inference.running.progress import SILENT, Monitor
 
 MAX_POWERS = 1000
@@ -42,11 +43,14 @@ class PowerStage(NamedTuple):
     power : float
     tuning : Tuning
     num_sweeps : int
+    negative : NegativeSampler
+        Made for theta_1 at this power.
     """
 
     power: float
     tuning: Tuning
     num_sweeps: int
+    negative: NegativeSampler
 
 
 def plan(
@@ -76,8 +80,9 @@ def plan(
     key, particles, stages = section.restore((key, particles, stages))
     with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
         while stages[-1].power < 1 and len(stages) <= MAX_POWERS:
-            key, key_resample, key_move = prng.split(key, 3)
+            key, key_resample, key_move, key_negative = prng.split(key, 4)
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
+            prior = prior.made_for(key_negative, np.asarray(particles.theta_1))
             previous = stages[-1].tuning
             tune = _refitted if len(stages) % _JUDGED_EVERY else _judged
             settings = (flat, previous, power, effort.num_moves)
@@ -198,7 +203,7 @@ def _adapted(
     settings = (np.asarray(power), np.asarray(num_moves), _ADAPTING_SWEEPS)
     moved, tuning = adapt_steps(key, recipe, particles, tuning, *settings)
     correlation = float(_correlation(recipe, particles, moved))
-    return moved, PowerStage(power, tuning, _sweeps_for(correlation))
+    return moved, PowerStage(power, tuning, _sweeps_for(correlation), recipe.negative)
 
 
 def _sweeps_for(correlation: float) -> int:

@@ -22,7 +22,7 @@ from inference.evidence.population import Particles, Recipe, populate
 from inference.gaussians import surrogate as surrogates
 from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import Tuning
-from inference.kernels.negative import ReferenceNegative
+from inference.kernels.negative import NegativeSampler, ReferenceNegative
 from inference.moves.density import first_draws
 
 _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
@@ -112,6 +112,15 @@ class PriorSampler(NamedTuple):
             particles = populate(model, theta_1, draws[:num_draws], draws[num_draws:])
         _check(particles)
         return particles
+
+    def made_for(self, key: jax.Array, theta_1: Float[np.ndarray, "n d"]) -> "PriorSampler":
+        """Return the sampler with negative samples that are at their best for such theta_1."""
+        negative = self.recipe.negative.made_for(key, self.recipe.model, theta_1)
+        return self.with_negative(negative)
+
+    def with_negative(self, negative: NegativeSampler) -> "PriorSampler":
+        """Return the sampler with negative samples made in another way, of the same structure."""
+        return self._replace(recipe=replace(self.recipe, negative=negative))
 
     def holds_at(self, theta_2: Float[np.ndarray, "... d"]) -> bool:
         """Whether a stand-in that serves for q is right at posterior draws too."""

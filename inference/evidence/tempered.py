@@ -134,8 +134,9 @@ def run(
             key_stage = prng.fold_in(key, index)
             settings = (np.asarray(effort.num_moves), np.asarray(new.num_sweeps))
             powers = (np.asarray(old.power), np.asarray(new.power))
+            recipe = prior.with_negative(new.negative).recipe
             particles, increment, info = advance(
-                key_stage, prior.recipe, particles, new.tuning, *powers, *settings
+                key_stage, recipe, particles, new.tuning, *powers, *settings
             )
             increments.append(increment)
             means.append(np.asarray(particles.log_likelihood).mean(axis=1))

@@ -7,9 +7,11 @@ has the weight ::
     q(w | theta_1) / h(w) = p2(w | theta_1) / B(w)  up to a constant in w:
 
 lambda C cancels, whatever it is. So draws of h, made once, serve as proposals under every theta_1,
-and a choice among hundreds of them evaluates no C. With B of variance s1^2 + s2^2, the spread of
-theta_2 under the prior before agreement, the weights vary little in few dimensions; their
-effective number falls geometrically with d, and with it what the move does.
+and a choice among hundreds of them evaluates no C. B is the law of theta_2 before agreement, if
+theta_1 has the mean and the variances of some draws: p1's to begin with, and then those of the
+chains or populations that use it, since data may hold theta_1 where p1's library has hardly a draw.
+The weights then vary little in few dimensions; their effective number falls geometrically with d,
+and with it what the move does.
 
 The move is iterated sampling importance resampling, C. Andrieu, A. Lee and M. Vihola, Bernoulli 24
 (2018), doi:10.3150/15-BEJ785: the current point and K draws of h are put in a row, and one of them
@@ -95,22 +97,28 @@ def is_possible(model: TwoStageModel) -> bool:
     return bool(model.moving_2.all())
 
 
-def build(key: jax.Array, model: TwoStageModel) -> Library:
+def build(
+    key: jax.Array, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"] | None = None
+) -> Library:
     """Anneal a library.
 
     Parameters
     ----------
     key : PRNG key
     model : TwoStageModel
+    theta_1 : array, shape (n, d), optional
+        Draws for which it is made; by default it is made for p1.
     """
-    variances = (model.first_stage.reference_variance, model.second_stage.reference_variance)
-    spread = np.sqrt(np.asarray(variances[0]) + np.asarray(variances[1]))
+    origin, variance = model.space.origin, np.asarray(model.first_stage.reference_variance)
+    centre = origin
+    if theta_1 is not None:
+        centre, variance = jnp.asarray(theta_1.mean(axis=0), origin.dtype), theta_1.var(axis=0)
+    spread = np.sqrt(variance + np.asarray(model.second_stage.reference_variance))
     base = model.replace(second_stage=GaussianStage(model.space.unravel(spread)))
-    origin = base.space.origin
     keys = prng.split(key, _NUM_POPULATIONS)
-    populations = [anneal(key, base, origin, _NUM_PARTICLES).particles for key in keys]
+    populations = [anneal(key, base, centre, _NUM_PARTICLES).particles for key in keys]
     draws = jnp.concatenate(populations)
-    return Library(draws, _values(model, draws), origin, jnp.asarray(spread, origin.dtype))
+    return Library(draws, _values(model, draws), centre, jnp.asarray(spread, origin.dtype))
 
 
 @jax.jit

@@ -1,10 +1,12 @@
 """Negative samples: draws w ~ q(. | theta_1) that stand in for Z(theta_1) in the exchange ratio."""
 
 from abc import abstractmethod
+from dataclasses import replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import LinearGaussianAgreement, TwoStageModel
@@ -14,7 +16,7 @@ from inference.annealing.anneal import Schedule
 from inference.annealing.conditional_smc import conditional_sweep
 from inference.annealing.path import Path
 from inference.gaussians.surrogate import flat
-from inference.kernels.library import Library
+from inference.kernels.library import Library, build
 from inference.moves.density import log_agreeing
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
@@ -39,6 +41,12 @@ class NegativeSampler(Data):
     def whole(self, num_moves: int) -> int:
         """Round moves up to whole steps, so that twice as many are twice the work."""
         return -(-num_moves // self.moves_each) * self.moves_each
+
+    def made_for(
+        self, key: jax.Array, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"]
+    ) -> "NegativeSampler":
+        """Return a sampler of the same structure that is at its best for such theta_1."""
+        return self
 
     @abstractmethod
     def __call__(
@@ -151,6 +159,14 @@ class PersistentNegative(NegativeSampler):
     def is_exact(self) -> bool:
         """False."""
         return False
+
+    def made_for(
+        self, key: jax.Array, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"]
+    ) -> "NegativeSampler":
+        """Return the sampler with a library for such theta_1, where it has one."""
+        if self.library is None:
+            return self
+        return replace(self, library=build(key, model, theta_1))
 
     def __call__(  # noqa: D102
         self,
