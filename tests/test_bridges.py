@@ -11,8 +11,14 @@ from generative import AgreementConditioned, problems
 from inference import HMC, Result, infer
 from inference.annealing.conditional_smc import annealed_draws
 from inference.backends.hmc import collect_exchange
-from inference.gaussians.surrogate import agreement_potential, fit, flat
-from inference.kernels.exchange.bridges import NUM_BRIDGES
+from inference.gaussians.joint import first_variance, matched_variance, posterior_reference
+from inference.gaussians.surrogate import (
+    agreement_potential,
+    fit,
+    flat,
+    likelihood_potential,
+)
+from inference.kernels.exchange.bridges import NUM_BRIDGES, progress
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.learned import Correction, NormalizerSurrogate, Pairs, learn
 from inference.kernels.exchange.transported import TransportedExchange
@@ -238,3 +244,39 @@ def test_samples_follow_the_mean_of_one_basin_and_not_of_two(seed):
     smooth = problems.get("linear_gaussian", d=2, m=1, closed_form=False)
     assert shares_of_the_shift(smooth, 2, seed)[0] == 1
     assert shares_of_the_shift(problems.get("tilted_wells", d=1), 1, seed)[1] == 0
+
+
+def test_progress_needs_long_trajectories_and_acceptance():
+    model = problems.get("double_well").model
+    state = start(
+        ExchangeHMC(model, PersistentNegative()), jax.random.split(jax.random.key(0), 2), 0
+    )
+
+    def made(angle, rate):
+        step = state.tuning.step_1._replace(value=jnp.full(2, angle))
+        tuning = state.tuning._replace(step_1=step)
+        return progress(state._replace(tuning=tuning), np.full((2, 5), rate))
+
+    assert made(jnp.pi / 2, 1.0) == pytest.approx(1.0)
+    assert made(jnp.pi / 2, 0.25) == pytest.approx(0.25)
+    assert made(jnp.pi / 6, 1.0) == pytest.approx(1 - 3**0.5 / 2)
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0])
+def test_references_are_made_as_wide_as_theta_1(seed, factor):
+    problem = problems.get("linear_gaussian", d=6, m=3)
+    model = problem.model
+    key = jax.random.key(seed)
+    stand_in = model.agreement.closed_form
+    likelihood = fit(key, model, likelihood_potential(model), jnp.zeros((2, 6)), 2)
+    truth = problem.truth
+    rng = np.random.default_rng(seed)
+    theta_1 = jnp.asarray(rng.multivariate_normal(truth.mean_1, factor * truth.cov_1, 20_000))
+    found = matched_variance(model, stand_in, likelihood, theta_1)
+    assert np.allclose(found / first_variance(model), factor, rtol=0.05)
+    reference = posterior_reference(first_variance(model), stand_in, likelihood)
+    assert np.allclose(reference.variance_of_first, np.diag(truth.cov_1))
+    unit = jnp.eye(12)
+    assert np.allclose(
+        reference.variance_of_first, np.diag(jax.vmap(reference.covariance)(unit))[:6]
+    )

@@ -1,14 +1,23 @@
 """What chains with an exchange ratio learn before their draws count, phase by phase."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from generative import TwoStageModel
 from inference import prng
-from inference.kernels.exchange.bridges import bridged, unbridged, worth_bridging, worthwhile
+from inference.gaussians.joint import matched_variance
+from inference.kernels.exchange.bridges import (
+    bridged,
+    progress,
+    unbridged,
+    worth_bridging,
+    worthwhile,
+)
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.lag import moves_needed
 from inference.kernels.exchange.state import ExchangeState, Tuning
@@ -53,10 +62,10 @@ def warm_up(
         Of its sweeps.
     state : ExchangeState
     """
-    loop, plain = loop_of(kernel), kernel
+    loop = loop_of(kernel)
     quarter = num_sweeps // _NUM_PHASES
     lengths = [quarter] * (_NUM_PHASES - 1) + [num_sweeps - (_NUM_PHASES - 1) * quarter]
-    key_learn, key_moves = prng.split(key)
+    key_learn, key_moves, key_negative = prng.split(key, 3)
     flat, alone = state.tuning, None
     for phase, length in enumerate(lengths):
         iterations = -(-length // loop.thinning)
@@ -64,22 +73,33 @@ def warm_up(
         state, values = loop.run(state, iterations, f"warm-up {phase + 1}/{_NUM_PHASES}")
         if phase == _NUM_PHASES - 1 or iterations < _SHORTEST_PHASE:
             continue
-        if phase == 2:
-            if alone is not None and not worthwhile(state, alone):
-                kernel, loop, state = plain, loop_of(plain), unbridged(plain.model, state)
-            continue
         late = {name: x[:, iterations // 2 :] for name, x in values.items()}
+        made = progress(state, late["acceptance_rate"])
+        kernel = _made_for(kernel, late["theta_1"], prng.fold_in(key_negative, phase))
+        loop = loop_of(kernel)
+        if phase == 2:
+            if alone is not None and not worthwhile(made, alone):
+                kernel, state = replace(kernel, mover=None), unbridged(kernel.model, state)
+                loop = loop_of(kernel)
+            # Only now do chains move well enough to show how wide theta_1 is.
+            state = _matched(kernel.model, state, late["theta_1"])
+            continue
         flat = state.tuning if phase == 0 else flat
-        adapted = state.tuning.step_1
         drawn = {name: late[name] for name in ("theta_2", "negative")}
         state = _refitted(kernel.model, state, drawn, flat, np.asarray(phase > 0))
-        if phase == 1 and worth_bridging(kernel, adapted):
+        if phase == 1 and worth_bridging(kernel, made):
             drawn = {name: late[name] for name in ("theta_1", "negative")}
             kernel, state = bridged(kernel, state, drawn, key_learn)
-            loop, alone = loop_of(kernel), adapted
+            loop, alone = loop_of(kernel), made
     if choose_moves and values and not kernel.negative.is_exact:
         state = _with_moves(kernel, state, values, key_moves)
     return kernel, loop, state
+
+
+def _made_for(kernel: ExchangeKernel, theta_1: np.ndarray, key: jax.Array) -> ExchangeKernel:
+    """Fit the sampler of negative samples to where the chains are."""
+    draws = theta_1.reshape(-1, kernel.model.dimension)
+    return replace(kernel, negative=kernel.negative.made_for(key, kernel.model, draws))
 
 
 @jax.jit
@@ -98,6 +118,20 @@ def _refitted(
         return state._replace(rng_key=rng_key, tuning=tuning)
 
     return jax.vmap(one)(state, draws, flat)
+
+
+@jax.jit
+def _matched(
+    model: TwoStageModel, state: ExchangeState, theta_1: Float[Array, "chain n d"]
+) -> ExchangeState:
+    """Make references of joint moves as wide as theta_1 is, by one factor for all chains."""
+
+    def one(tuning: Tuning, theta_1: Array) -> Array:
+        return matched_variance(model, tuning.transport, tuning.likelihood, theta_1)
+
+    each = jax.vmap(one)(state.tuning, theta_1)
+    shared = jnp.broadcast_to(each.mean(axis=0), each.shape)
+    return state._replace(tuning=state.tuning._replace(variance_1=shared))
 
 
 def _with_moves(

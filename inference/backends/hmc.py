@@ -67,8 +67,9 @@ class HMC(Sampler):
     max_num_steps : int
         Leapfrog steps per trajectory, at most.
     target_acceptance : float
-        Of the exchange move. Where warm-up has to shorten trajectories for it, and negative samples
-        are moved rather than drawn exactly, the exchange ratio is bridged and its force learned.
+        Of the exchange move, to which trajectories are shortened. Where sweeps then make little
+        progress, and moves of negative samples are cheap, the ratio is bridged and its force
+        learned.
     max_doublings : int
         With persistent negative samples the draws are repeated with twice the moves per sample,
         so many times at most, until that changes nothing beyond Monte Carlo error; the last ones

@@ -8,6 +8,9 @@ from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 
+# Factors beyond these are those of chains that have not arrived.
+_NARROWEST, _WIDEST = 0.1, 4.0
+
 
 class JointReference(eqx.Module):
     """theta_1 ~ p1, theta_2 ~ the surrogate's conditional, as one Gaussian on vectors (2 d,).
@@ -80,6 +83,12 @@ class PosteriorReference(eqx.Module):
         self.inverse_root = solve_triangular(root, identity, lower=True)
         self.weight = self.inverse_root @ response
 
+    @property
+    def variance_of_first(self) -> Float[Array, " d"]:
+        """Variance of theta_1, coordinate by coordinate."""
+        moved = jnp.split(self.weight, 2, axis=1)[0]
+        return self.prior.variance_1 - jnp.sum(moved**2, axis=0)
+
     def _predict(self, x: Float[Array, " two_d"]) -> Float[Array, " m"]:
         return self.likelihood.A @ jnp.split(x, 2)[1]
 
@@ -107,10 +116,40 @@ class PosteriorReference(eqx.Module):
 
 
 def posterior_reference(
-    model: TwoStageModel,
+    variance_1: Float[Array, " d"],
     transport: LinearGaussianAgreement,
     likelihood: LinearGaussianAgreement,
 ) -> PosteriorReference:
     """Reference of a model's posterior, by the stand-ins for its agreement and its likelihood."""
-    variance_1 = jnp.asarray(model.first_stage.reference_variance, model.space.origin.dtype)
     return PosteriorReference(JointReference(transport, variance_1), likelihood)
+
+
+def first_variance(model: TwoStageModel) -> Float[Array, " d"]:
+    """Variance of theta_1 under p1."""
+    return jnp.asarray(model.first_stage.reference_variance, model.space.origin.dtype)
+
+
+def matched_variance(
+    model: TwoStageModel,
+    transport: LinearGaussianAgreement,
+    likelihood: LinearGaussianAgreement,
+    theta_1: Float[Array, "n d"],
+) -> Float[Array, " d"]:
+    """p1's variance times what makes a reference as wide as draws of theta_1 are, on average.
+
+    Where q has several basins log Z curves by what lies between them, which the stand-in, curved as
+    C is within basins, does not know. A quarter turn of a reference that is too wide overshoots:
+    means alternate, and squares hardly change. One factor for all coordinates is hardly noisy.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    transport, likelihood : LinearGaussianAgreement
+    theta_1 : array, shape (n, d)
+    """
+    variance_1 = first_variance(model)
+    reference = posterior_reference(variance_1, transport, likelihood)
+    unit = jnp.where(variance_1 > 0, variance_1, 1)
+    expected = jnp.sum(reference.variance_of_first / unit)
+    factor = jnp.sum(theta_1.var(axis=0) / unit) / jnp.where(expected > 0, expected, 1)
+    return variance_1 * jnp.clip(factor, _NARROWEST, _WIDEST)

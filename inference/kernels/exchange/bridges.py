@@ -2,8 +2,8 @@
 
 A single exchange ratio is as noisy as its two ends are far apart: its variance grows with the
 square of their distance, and falls as one over the number of steps between them. Where warm-up
-with one step had to shorten trajectories, the ratio is bridged, and a force that is right for
-longer ones is learned. Both are kept if trajectories grow.
+with one step makes little progress, since trajectories are short or seldom accepted, the ratio is
+bridged, and a force that is right for long ones is learned. Both are kept if progress grows.
 """
 
 from dataclasses import replace
@@ -21,23 +21,46 @@ from inference.kernels.exchange.pairs import pairs
 from inference.kernels.exchange.state import ExchangeState
 from inference.kernels.negative import PersistentNegative, RejectionNegative
 from inference.moves import step_size as step_sizes
-from inference.moves.step_size import LARGEST_ANGLE, StepSize
+from inference.moves.step_size import StepSize
 
 NUM_BRIDGES = 32
 _NUM_POINTS = 256  # per chain
-# By what factor trajectories must grow, for sweeps that cost about half as much again; those that
-# cannot, since a quarter turn is the longest, are long enough.
+# Progress that is not worth the compilation of anything better; and the factor by which bridges
+# must raise it. Effective draws grow by more than progress, since refusals come in rows.
+_GOOD_ENOUGH = 0.67
 _WORTHWHILE = 1.2
-_LONG_ENOUGH = 1 / _WORTHWHILE
 
 
-def worth_bridging(kernel: ExchangeKernel, step_1: StepSize) -> bool:
-    """Whether the exchange ratio keeps trajectories short, and moves of a sample are cheap.
+def progress(state: ExchangeState, acceptance_rate: Float[np.ndarray, "chain n"]) -> float:
+    """Mean squared distance that a sweep goes, at most 1, in units of twice the variance.
+
+    An accepted trajectory of angle t through a Gaussian goes 1 - cos t of it. Neither the angle nor
+    the rate says as much alone: a quarter turn that one in four sweeps accepts is not progress.
+
+    Parameters
+    ----------
+    state : ExchangeState
+        Of a batch of chains, after a phase of warm-up.
+    acceptance_rate : array, shape (chain, n)
+        Of exchange moves in the phase.
+    """
+    reached = 1 - np.cos(np.asarray(state.tuning.step_1.value))
+    return float(np.mean(acceptance_rate.mean(axis=1) * reached))
+
+
+def worth_bridging(kernel: ExchangeKernel, alone: float) -> bool:
+    """Whether the exchange ratio stands in the way, and moves of a sample are cheap.
 
     The trajectories must be of a kernel that follows the learned force.
+
+    Parameters
+    ----------
+    kernel : ExchangeKernel
+    alone : float
+        Progress with one step of the ratio.
     """
     is_cheap = isinstance(kernel.negative, PersistentNegative | RejectionNegative)
-    return is_cheap and isinstance(kernel, ExchangeHMC) and _share(step_1) < _LONG_ENOUGH
+    return is_cheap and isinstance(kernel, ExchangeHMC) and alone < _GOOD_ENOUGH
 
 
 def bridged(
@@ -69,16 +92,15 @@ def bridged(
     return kernel, _restarted(state, normalizer, np.asarray(NUM_BRIDGES))
 
 
-def worthwhile(state: ExchangeState, alone: StepSize) -> bool:
-    """Whether bridges lengthen trajectories by more than they cost, after a phase with them.
+def worthwhile(together: float, alone: float) -> bool:
+    """Whether bridges add more to progress than they cost.
 
     Parameters
     ----------
-    state : ExchangeState
-    alone : StepSize
-        Length of trajectories that one step of the ratio allowed.
+    together, alone : float
+        Progress with bridges, and with one step of the ratio.
     """
-    return _share(state.tuning.step_1) > _WORTHWHILE * _share(alone)
+    return together > _WORTHWHILE * alone
 
 
 @jax.jit
@@ -88,11 +110,6 @@ def unbridged(model: TwoStageModel, state: ExchangeState) -> ExchangeState:
         state.tuning.transport
     )
     return _restarted(state, quadratics, jnp.asarray(1))
-
-
-def _share(step_1: StepSize) -> float:
-    """Mean length of trajectories in quarter turns."""
-    return float(np.mean(np.asarray(step_1.value))) / float(LARGEST_ANGLE)
 
 
 @jax.jit

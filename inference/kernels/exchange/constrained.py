@@ -150,7 +150,7 @@ class ConstrainedHMC(ExchangeKernel):
     ) -> tuple[ExchangeState, Array]:
         model, tuning = self.model, state.tuning
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
-        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
+        reference = posterior_reference(tuning.variance_1, tuning.transport, tuning.likelihood)
         end = self._bounce(
             key,
             jnp.concatenate([theta_1, theta_2]),

@@ -40,7 +40,7 @@ class ExchangeHMC(ExchangeKernel):
             state = self._move_second(key_second, state)
         tuning = state.tuning
         origin = model.space.origin
-        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
+        reference = posterior_reference(tuning.variance_1, tuning.transport, tuning.likelihood)
         position = jnp.concatenate([state.z["theta_1"], state.z["theta_2"]])
         velocity = reference.fluctuation(key_velocity)
         length = tuning.step_1.value * jax.random.uniform(key_length, (), origin.dtype, 0.8, 1.2)

@@ -42,7 +42,7 @@ def pairs(
 
     def drawn(keys: jax.Array, tuning: Tuning) -> tuple[Array, Array]:
         """Draws of one chain's reference, which is factorised once."""
-        reference = posterior_reference(model, tuning.transport, tuning.likelihood)
+        reference = posterior_reference(tuning.variance_1, tuning.transport, tuning.likelihood)
         mean = reference.mean(model.space.origin)
 
         def one(key: jax.Array) -> tuple[Array, Array]:

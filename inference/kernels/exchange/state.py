@@ -16,6 +16,8 @@ class Tuning(NamedTuple):
 
     Attributes
     ----------
+    variance_1 : array, shape (d,)
+        Of theta_1, by which references of joint moves are made.
     transport : LinearGaussianAgreement
         Surrogate of q(. | theta_1), by which references are made.
     normalizer : NormalizerSurrogate
@@ -35,6 +37,7 @@ class Tuning(NamedTuple):
         Angle of one leapfrog step of a joint move.
     """
 
+    variance_1: Float[Array, " d"]
     transport: LinearGaussianAgreement
     normalizer: NormalizerSurrogate
     explained: Float[Array, ""]

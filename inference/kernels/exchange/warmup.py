@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.gaussians import surrogate as surrogates
 from inference.gaussians.first_given_second import FirstGivenSecond
+from inference.gaussians.joint import first_variance
 from inference.kernels.exchange.learned import NormalizerSurrogate
 from inference.kernels.exchange.state import Tuning
 from inference.moves import step_size as step_sizes
@@ -27,7 +28,8 @@ def untuned(key: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]) ->
     normalizer = NormalizerSurrogate.uncorrected(model, transport)
     first = FirstGivenSecond(model, transport)
     unknown = jnp.asarray(jnp.nan, draws.dtype)
-    return Tuning(transport, normalizer, unknown, first, flat, flat, flat, *steps)
+    variance_1 = first_variance(model)
+    return Tuning(variance_1, transport, normalizer, unknown, first, flat, flat, flat, *steps)
 
 
 @jax.jit
@@ -75,6 +77,7 @@ def refitted(
 
     dtype = draws["negative"].dtype
     return Tuning(
+        tuning.variance_1,
         transport,
         NormalizerSurrogate.uncorrected(model, transport),
         tuning.explained,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.gaussians import surrogate as surrogates
 from inference.gaussians.diagonal import DiagonalConditional, DiagonalJoint
-from inference.gaussians.joint import PosteriorReference, posterior_reference
+from inference.gaussians.joint import PosteriorReference, first_variance, posterior_reference
 from inference.kernels.langevin.dynamics import Dynamics, LangevinState, Metric, largest_step
 
 _NUM_CURVATURE_POINTS = 8
@@ -23,7 +23,7 @@ def curved_metric(
     likelihood: LinearGaussianAgreement,
 ) -> Metric:
     """Metric of linear-Gaussian stand-ins for agreement and likelihood."""
-    return Metric(posterior_reference(model, transport, likelihood), transport)
+    return Metric(posterior_reference(first_variance(model), transport, likelihood), transport)
 
 
 def fitted_metric(
