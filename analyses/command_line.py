@@ -32,7 +32,7 @@ PROBLEMS = (
     *("gaussian_mixture", "indicator", "singular_product", "spike_and_slab"),
     *("digits", "jevons", "room"),
 )
-# The names in inference.backends.registry.
+# The names in inference.backends.registry; the first is the default.
 BACKENDS = ("hmc", "sgld", "nested", "smc", "map", "rejection-gibbs")
 # Flags of `concord run`, and what stands before the dot in those that have one.
 RUN_FLAGS = ("backend", "setup", "seed", "out", "resume", "checkpoint-seconds", "config", "help")
@@ -128,14 +128,28 @@ def _check_run_flags(name: str, arguments: Sequence[str]) -> None:
         if section not in (RUN_SECTIONS if dot else RUN_FLAGS):
             known = [*RUN_FLAGS, *(f"{section}.OPTION" for section in RUN_SECTIONS)]
             refuse_flag(flag, known, f"concord run {name}")
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag != "--backend" or (not equals and index + 1 == len(arguments)):
-            continue
-        value = value if equals else arguments[index + 1]
+    chosen = _backends_in(arguments)
+    for value in chosen:
         if value not in BACKENDS:
             allowed = ", ".join(BACKENDS) + _meant(value, BACKENDS)
             raise Refused(f"backend: found {value!r}; allowed: {allowed}")
+    if not chosen and "config" in flags_in(arguments):
+        return  # which may name another
+    backend = [BACKENDS[0], *chosen][-1]
+    for flag in flags_in(arguments):
+        section, dot, _ = flag.partition(".")
+        if dot and section in BACKENDS and section != backend:
+            raise Refused(f"--{flag}: an option of {section}, and the backend is {backend}")
+
+
+def _backends_in(arguments: Sequence[str]) -> list[str]:
+    """Values of `--backend` among arguments."""
+    values = []
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag == "--backend" and (equals or index + 1 < len(arguments)):
+            values.append(value if equals else arguments[index + 1])
+    return values
 
 
 def flags_in(arguments: Iterable[str]) -> list[str]:

@@ -108,6 +108,9 @@ def lines_with(text: str) -> int:
         ("--colour", "COMMAND"),
         ("problems --colour", "--colour"),
         ("run", "PROBLEM"),
+        ("run double_well --smc.num-runs 4", "backend is hmc"),
+        ("run double_well --backend=sgld --smc.num_runs 4", "backend is sgld"),
+        ("run double_well --hmc.num-draws 4 --backend smc", "backend is smc"),
         ("run --backend hmc", "PROBLEM"),
         ("run nothing", "double_well"),
         ("run double_wel", "closest: double_well"),
@@ -306,5 +309,6 @@ def test_help_and_refusals_import_nothing_that_is_slow():
 def test_what_the_grammar_knows_is_what_there_is():
     assert list(command_line.PROBLEMS) == problems.names()
     assert list(command_line.BACKENDS) == list(BACKENDS)
+    assert RunOptions.model_fields["backend"].default == command_line.BACKENDS[0]
     fields = [name.replace("_", "-") for name in RunOptions.model_fields]
     assert set(fields) == {*command_line.RUN_FLAGS} - {"config", "help"}
