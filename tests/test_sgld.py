@@ -78,7 +78,7 @@ def nearly_linear(model):
         first_stage=narrow(model.first_stage),
         second_stage=narrow(model.second_stage),
         # One question moves theta_1 by less where more parameters share the move.
-        agreement_strength=100 * (1 + model.dimension / 3e5) * model.agreement.strength,
+        agreement_strength=100 * (1 + model.dimension / 3e5) * float(model.agreement.strength),
     )
 
 
