@@ -133,9 +133,17 @@ def _check_run_flags(name: str, arguments: Sequence[str]) -> None:
         if value not in BACKENDS:
             allowed = ", ".join(BACKENDS) + _meant(value, BACKENDS)
             raise Refused(f"backend: found {value!r}; allowed: {allowed}")
-    if not chosen and "config" in flags_in(arguments):
-        return  # which may name another
-    backend = [BACKENDS[0], *chosen][-1]
+    if chosen or "config" not in flags_in(arguments):  # which may name another
+        require_options_of([BACKENDS[0], *chosen][-1], arguments)
+
+
+def require_options_of(backend: str, arguments: Iterable[str]) -> None:
+    """Refuse flags of a backend that does not run, which would be ignored.
+
+    Raises
+    ------
+    Refused
+    """
     for flag in flags_in(arguments):
         section, dot, _ = flag.partition(".")
         if dot and section in BACKENDS and section != backend:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from pydantic.errors import PydanticUserError
 
 from analyses.analysis import Analysis
-from analyses.command_line import Refused, flags_in, refuse_flag
+from analyses.command_line import Refused, flags_in, refuse_flag, require_options_of
 from generative import InvalidInput, problems
 from generative.setups import Setup
 from inference.backends.base import Backend
@@ -106,7 +106,9 @@ def parse_run(name: str, arguments: Sequence[str]) -> OptionsWithProblem:
     options = run_options(problem, default_problem)
     arguments, file = _without_config(arguments)
     default = _validate(options, _read_toml(file) if file else {})
-    return _parse(options, default, arguments, f"concord run {name}")
+    parsed = _parse(options, default, arguments, f"concord run {name}")
+    require_options_of(parsed.backend, arguments)
+    return parsed
 
 
 class AnalysisOptions(BaseModel):

@@ -254,6 +254,12 @@ def test_configurations(text, words, refused, tmp_path):
     assert words in refused("run double_well --config run.toml")
 
 
+def test_options_of_another_backend_than_the_configuration_has(refused, tmp_path):
+    (tmp_path / "run.toml").write_text("backend = 'sgld'\n")
+    line = refused("run double_well --config run.toml --smc.num-runs 4")
+    assert "--smc.num-runs" in line and "backend is sgld" in line
+
+
 @pytest.mark.parametrize(
     "manifest", ["", "{", "[]", "3", "null", "{}", json.dumps({"config.json": "0"})]
 )

@@ -119,8 +119,10 @@ def test_libraries_that_follow_the_chains_reach_far_basins(seed, monkeypatch, fo
     found = infer(problem.model, HMC(evidence_particles=0), seed=seed, progress=False)
     posterior = found.tree.children["posterior"].dataset
     score = np.abs(moments_z(posterior["theta_1"].values, truth.mean_1, truth.cov_1)).max()
-    is_right = found.result is Result.converged and score < z_limit(28)
-    assert is_right == follows, (found.checks, score)
+    if follows:
+        assert score < z_limit(8), (found.checks, score)
+    else:
+        assert score > z_limit(8) and found.result is Result.not_converged, (found.checks, score)
 
 
 def test_checks_that_are_off_leave_a_run_unverified(seed):

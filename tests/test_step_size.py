@@ -31,13 +31,13 @@ def adapted(key, threshold, num_iterations=400):
     return jax.lax.scan(body, initial(0.3, jnp.dtype(float)), (keys, is_last))
 
 
-@pytest.mark.parametrize("threshold", [0.1, 0.6, 1.2])
-def test_average_meets_the_target_below_the_bound(seed, threshold):
+@pytest.mark.parametrize(("threshold", "excess"), [(0.1, 0.05), (0.6, 0.1), (1.2, 0.15)])
+def test_average_meets_the_target_below_the_bound(seed, threshold, excess):
     keys = jax.random.split(jax.random.key(seed), 64)
     step, _ = jax.vmap(partial(adapted, threshold=threshold))(keys)
     found = np.asarray(rate(step.value, threshold))
     # What averages lose to iterates that are cut off at the bound makes steps shorter, not longer.
-    assert TARGET - 0.05 < found.mean() < TARGET + 0.15
+    assert TARGET - 0.05 < found.mean() < TARGET + excess
 
 
 def test_iterates_that_are_averaged_before_the_bound_end_too_long(seed):

@@ -41,6 +41,8 @@ def warm_up(
 ) -> tuple[ExchangeKernel, Loop, ExchangeState]:
     """Adapt in four phases: flat metrics, curved ones, bridges, and what the last two left.
 
+    Between them libraries are made again, and references take the width of theta_1.
+
     Parameters
     ----------
     kernel : ExchangeKernel
@@ -57,7 +59,7 @@ def warm_up(
     Returns
     -------
     kernel : ExchangeKernel
-        The one given, or with bridges.
+        The one given, with negative samples made for where the chains are, and maybe bridges.
     loop : Loop
         Of its sweeps.
     state : ExchangeState
@@ -74,11 +76,11 @@ def warm_up(
         if phase == _NUM_PHASES - 1 or iterations < _SHORTEST_PHASE:
             continue
         late = {name: x[:, iterations // 2 :] for name, x in values.items()}
-        made = progress(state, late["acceptance_rate"])
+        reached = progress(state, late["acceptance_rate"])
         kernel = _made_for(kernel, late["theta_1"], prng.fold_in(key_negative, phase))
         loop = loop_of(kernel)
         if phase == 2:
-            if alone is not None and not worthwhile(made, alone):
+            if alone is not None and not worthwhile(reached, alone):
                 kernel, state = replace(kernel, mover=None), unbridged(kernel.model, state)
                 loop = loop_of(kernel)
             # Only now do chains move well enough to show how wide theta_1 is.
@@ -87,10 +89,10 @@ def warm_up(
         flat = state.tuning if phase == 0 else flat
         drawn = {name: late[name] for name in ("theta_2", "negative")}
         state = _refitted(kernel.model, state, drawn, flat, np.asarray(phase > 0))
-        if phase == 1 and worth_bridging(kernel, made):
+        if phase == 1 and worth_bridging(kernel, reached):
             drawn = {name: late[name] for name in ("theta_1", "negative")}
             kernel, state = bridged(kernel, state, drawn, key_learn)
-            loop, alone = loop_of(kernel), made
+            loop, alone = loop_of(kernel), reached
     if choose_moves and values and not kernel.negative.is_exact:
         state = _with_moves(kernel, state, values, key_moves)
     return kernel, loop, state

@@ -135,11 +135,12 @@ def matched_variance(
     likelihood: LinearGaussianAgreement,
     theta_1: Float[Array, "n d"],
 ) -> Float[Array, " d"]:
-    """p1's variance times what makes a reference as wide as draws of theta_1 are, on average.
+    """p1's variance, scaled as draws of theta_1 are to a reference, by one factor.
 
     Where q has several basins log Z curves by what lies between them, which the stand-in, curved as
     C is within basins, does not know. A quarter turn of a reference that is too wide overshoots:
-    means alternate, and squares hardly change. One factor for all coordinates is hardly noisy.
+    means alternate, and squares hardly change. The reference then is as wide as the draws where
+    data hold theta_1 little, and closer to it elsewhere; any width leaves the kernel exact.
 
     Parameters
     ----------

@@ -121,7 +121,8 @@ def without_rejection(
         borrowing = with_library(model, max_num_steps)
         if trial.is_crossed_by(borrowing):
             worth = trial.worth_of(borrowing)
-            return borrowing, f"negative samples use a library, worth {worth:.0f} draws: {why}"
+            note = f"negative samples use a library, worth {worth:.0f} draws under the prior"
+            return borrowing, f"{note}: {why}"
     return annealed_negative(model), f"negative samples are annealed: {why}"
 
 
