@@ -123,7 +123,10 @@ def lines_with(text: str) -> int:
         ("run double_well --hmc.num_drws=3", "--hmc.num-draws"),
         ("run double_well --hcm.num-draws 3", "--hcm.num-draws"),
         ("run double_well --sgld.schedule.x 3", "--sgld.schedule"),
-        ("run double_well sgld.schedule:polynomial --sgld.schedule.power 2", "less than"),
+        (
+            "run double_well --backend sgld sgld.schedule:polynomial --sgld.schedule.power 2",
+            "less than",
+        ),
         ("run double_well --problem.d 3", "--problem.d"),
         ("run double_well stray", "stray"),
         ("run double_well --hmc.num-draws", "--hmc.num-draws"),
