@@ -64,12 +64,12 @@ def warm_up(
         Of its sweeps.
     state : ExchangeState
     """
-    loop = loop_of(kernel)
     quarter = num_sweeps // _NUM_PHASES
     lengths = [quarter] * (_NUM_PHASES - 1) + [num_sweeps - (_NUM_PHASES - 1) * quarter]
     key_learn, key_moves, key_negative = prng.split(key, 3)
     flat, alone = state.tuning, None
     for phase, length in enumerate(lengths):
+        loop = loop_of(kernel)
         iterations = -(-length // loop.thinning)
         state = state._replace(num_warmup=state.i + iterations * loop.thinning)
         state, values = loop.run(state, iterations, f"warm-up {phase + 1}/{_NUM_PHASES}")
@@ -78,11 +78,9 @@ def warm_up(
         late = {name: x[:, iterations // 2 :] for name, x in values.items()}
         reached = progress(state, late["acceptance_rate"])
         kernel = _made_for(kernel, late["theta_1"], prng.fold_in(key_negative, phase))
-        loop = loop_of(kernel)
         if phase == 2:
             if alone is not None and not worthwhile(reached, alone):
                 kernel, state = replace(kernel, mover=None), unbridged(kernel.model, state)
-                loop = loop_of(kernel)
             # Only now do chains move well enough to show how wide theta_1 is.
             state = _matched(kernel.model, state, late["theta_1"])
             continue
@@ -92,7 +90,7 @@ def warm_up(
         if phase == 1 and worth_bridging(kernel, reached):
             drawn = {name: late[name] for name in ("theta_1", "negative")}
             kernel, state = bridged(kernel, state, drawn, key_learn)
-            loop, alone = loop_of(kernel), reached
+            alone = reached
     if choose_moves and values and not kernel.negative.is_exact:
         state = _with_moves(kernel, state, values, key_moves)
     return kernel, loop, state
