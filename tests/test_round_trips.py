@@ -17,7 +17,8 @@ from generative import InvalidInput, ParameterSpace
 from inference.backends.registry import BACKENDS
 from inference.running.checkpoint import Section
 
-SECTIONS = {name.replace("-", "_"): backend for name, backend in BACKENDS.items()}
+NAMES_OF = {name.replace("-", "_"): name for name in BACKENDS}
+SECTIONS = {section: BACKENDS[name] for section, name in NAMES_OF.items()}
 # Numbers that each kind of option refuses, whatever its range.
 NO_NUMBERS = ["x", "7", "", b"7", 1j, True, float("nan"), float("inf"), -1, 7.5, [], {}, (3,)]
 NO_CHOICES = ["", "x", 0, True, None, [], object()]
@@ -87,7 +88,8 @@ def toml(section, values):
     words = {
         name: repr(x).lower() if isinstance(x, bool) else repr(x) for name, x in values.items()
     }
-    return f"[{section}]\n" + "".join(f"{name} = {word}\n" for name, word in words.items())
+    chosen = f'backend = "{NAMES_OF[section]}"\n[{section}]\n'
+    return chosen + "".join(f"{name} = {word}\n" for name, word in words.items())
 
 
 @few(25)
@@ -95,7 +97,8 @@ def toml(section, values):
 def test_options_come_back_from_flags_and_files(chosen):
     section, values = chosen
     backend = SECTIONS[section](**values)
-    parsed = parse_run("double_well", list(flags(section, values)))
+    chosen_flag = f"--backend={NAMES_OF[section]}"
+    parsed = parse_run("double_well", [chosen_flag, *flags(section, values)])
     assert getattr(parsed, section) == backend
     # TOML has no word for None, which is every optional field's default.
     written = {name: value for name, value in values.items() if value is not None}
