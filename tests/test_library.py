@@ -104,6 +104,10 @@ def test_a_sampler_made_for_other_theta_1_is_worth_more_there(seed):
     assert jax.tree.structure(made) == jax.tree.structure(first)
     before, after = (np.median(worth(x.library, model, theta_1)) for x in (first, made))
     assert after > 5 * before
+    # Where it is made matters, and not for how wide a cloud of theta_1.
+    point = np.repeat(np.asarray(theta_1).mean(axis=0)[None], 64, axis=0)
+    of_point = first.made_for(key, model, point)
+    assert np.median(worth(of_point.library, model, theta_1)) > after / 3
 
 
 @pytest.mark.parametrize("borrows", [True, False])

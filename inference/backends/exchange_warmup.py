@@ -14,6 +14,7 @@ from inference.gaussians.joint import matched_variance
 from inference.kernels.exchange.bridges import (
     bridged,
     progress,
+    restarted,
     unbridged,
     worth_bridging,
     worthwhile,
@@ -76,7 +77,7 @@ def warm_up(
         if phase == _NUM_PHASES - 1 or iterations < _SHORTEST_PHASE:
             continue
         late = {name: x[:, iterations // 2 :] for name, x in values.items()}
-        reached = progress(state, late["acceptance_rate"])
+        reached = progress(kernel, state, late["acceptance_rate"])
         kernel = _made_for(kernel, late["theta_1"], prng.fold_in(key_negative, phase))
         if phase == 2:
             if alone is not None and not worthwhile(reached, alone):
@@ -124,14 +125,14 @@ def _refitted(
 def _matched(
     model: TwoStageModel, state: ExchangeState, theta_1: Float[Array, "chain n d"]
 ) -> ExchangeState:
-    """Make references of joint moves as wide as theta_1 is, by one factor for all chains."""
+    """Make references of joint moves as wide as theta_1 is over all chains; try lengths anew."""
+    drawn = theta_1.reshape(-1, model.dimension)
 
-    def one(tuning: Tuning, theta_1: Array) -> Array:
-        return matched_variance(model, tuning.transport, tuning.likelihood, theta_1)
+    def one(tuning: Tuning) -> Array:
+        return matched_variance(model, tuning.transport, tuning.likelihood, drawn)
 
-    each = jax.vmap(one)(state.tuning, theta_1)
-    shared = jnp.broadcast_to(each.mean(axis=0), each.shape)
-    return state._replace(tuning=state.tuning._replace(variance_1=shared))
+    tuning = state.tuning._replace(variance_1=jax.vmap(one)(state.tuning))
+    return restarted(state._replace(tuning=tuning), tuning.normalizer, state.num_bridges)
 
 
 def _with_moves(

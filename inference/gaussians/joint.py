@@ -10,6 +10,7 @@ from generative import LinearGaussianAgreement, TwoStageModel
 
 # Factors beyond these are those of chains that have not arrived.
 _NARROWEST, _WIDEST = 0.1, 4.0
+_NUM_HALVINGS = 20
 
 
 class JointReference(eqx.Module):
@@ -135,12 +136,11 @@ def matched_variance(
     likelihood: LinearGaussianAgreement,
     theta_1: Float[Array, "n d"],
 ) -> Float[Array, " d"]:
-    """p1's variance, scaled as draws of theta_1 are to a reference, by one factor.
+    """p1's variance, scaled so that a reference is as wide as draws of theta_1, by one factor.
 
     Where q has several basins log Z curves by what lies between them, which the stand-in, curved as
     C is within basins, does not know. A quarter turn of a reference that is too wide overshoots:
-    means alternate, and squares hardly change. The reference then is as wide as the draws where
-    data hold theta_1 little, and closer to it elsewhere; any width leaves the kernel exact.
+    means alternate, and squares hardly change. Any width leaves the kernel exact.
 
     Parameters
     ----------
@@ -149,8 +149,18 @@ def matched_variance(
     theta_1 : array, shape (n, d)
     """
     variance_1 = first_variance(model)
-    reference = posterior_reference(variance_1, transport, likelihood)
     unit = jnp.where(variance_1 > 0, variance_1, 1)
-    expected = jnp.sum(reference.variance_of_first / unit)
-    factor = jnp.sum(theta_1.var(axis=0) / unit) / jnp.where(expected > 0, expected, 1)
-    return variance_1 * jnp.clip(factor, _NARROWEST, _WIDEST)
+    found = jnp.sum(theta_1.var(axis=0) / unit)
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        scaled = jnp.exp(middle) * variance_1
+        reference = posterior_reference(scaled, transport, likelihood)
+        is_narrow = jnp.sum(reference.variance_of_first / unit) < found
+        return jnp.where(is_narrow, middle, low), jnp.where(is_narrow, high, middle)
+
+    # The reference's variances grow with the factor, less where data hold theta_1.
+    bounds = jnp.log(jnp.asarray([_NARROWEST, _WIDEST], theta_1.dtype))
+    low, high = jax.lax.fori_loop(0, _NUM_HALVINGS, halve, (bounds[0], bounds[1]))
+    return variance_1 * jnp.exp((low + high) / 2)

@@ -31,7 +31,9 @@ _GOOD_ENOUGH = 0.67
 _WORTHWHILE = 1.2
 
 
-def progress(state: ExchangeState, acceptance_rate: Float[np.ndarray, "chain n"]) -> float:
+def progress(
+    kernel: ExchangeKernel, state: ExchangeState, acceptance_rate: Float[np.ndarray, "chain n"]
+) -> float:
     """Mean squared distance that a sweep goes, at most 1, in units of twice the variance.
 
     An accepted trajectory of angle t through a Gaussian goes 1 - cos t of it. Neither the angle nor
@@ -39,13 +41,16 @@ def progress(state: ExchangeState, acceptance_rate: Float[np.ndarray, "chain n"]
 
     Parameters
     ----------
+    kernel : ExchangeKernel
+        Whose steps of a trajectory are limited, so that small ones cut it.
     state : ExchangeState
         Of a batch of chains, after a phase of warm-up.
     acceptance_rate : array, shape (chain, n)
         Of exchange moves in the phase.
     """
-    reached = 1 - np.cos(np.asarray(state.tuning.step_1.value))
-    return float(np.mean(acceptance_rate.mean(axis=1) * reached))
+    longest = kernel.max_num_steps * np.asarray(state.tuning.step_joint.value)
+    angle = np.minimum(np.asarray(state.tuning.step_1.value), longest)
+    return float(np.mean(acceptance_rate.mean(axis=1) * (1 - np.cos(angle))))
 
 
 def worth_bridging(kernel: ExchangeKernel, alone: float) -> bool:
@@ -89,7 +94,7 @@ def bridged(
     at = (draws[name][:, chosen] for name in ("theta_1", "negative"))
     normalizer, explained = _learned(key, kernel, state, *at)
     state = state._replace(tuning=state.tuning._replace(explained=explained))
-    return kernel, _restarted(state, normalizer, np.asarray(NUM_BRIDGES))
+    return kernel, restarted(state, normalizer, np.asarray(NUM_BRIDGES))
 
 
 def worthwhile(together: float, alone: float) -> bool:
@@ -109,14 +114,23 @@ def unbridged(model: TwoStageModel, state: ExchangeState) -> ExchangeState:
     quadratics = jax.vmap(lambda one: NormalizerSurrogate.uncorrected(model, one))(
         state.tuning.transport
     )
-    return _restarted(state, quadratics, jnp.asarray(1))
+    return restarted(state, quadratics, jnp.asarray(1))
 
 
 @jax.jit
-def _restarted(
+def restarted(
     state: ExchangeState, normalizer: NormalizerSurrogate, num_bridges: Int[Array, ""]
 ) -> ExchangeState:
-    """Change the surrogate and the number of steps; begin to adapt trajectories anew."""
+    """Change the surrogate and the number of steps; begin to adapt trajectories anew.
+
+    Parameters
+    ----------
+    state : ExchangeState
+        Of a batch of chains.
+    normalizer : NormalizerSurrogate
+        Each chain's.
+    num_bridges : int array, shape () or (chain,)
+    """
 
     def again(step: StepSize) -> StepSize:
         return jax.vmap(lambda value: step_sizes.initial(value, value.dtype))(step.value)
