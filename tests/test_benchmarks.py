@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from analyses.benchmarks import device, hard_cases
-from analyses.benchmarks.hard_cases import bounded_row, judge, row, scores
+from analyses.benchmarks.hard_cases import bounded_row, judge, row, scores, scores_of, settled
 from analyses.processes import NoResult, bounded
 from generative import problems
 from inference import HMC, Estimate, NonFiniteState, Result, Run
@@ -44,9 +44,24 @@ def run_of(seed, shift=0.0, stretch=1.0, result=Result.converged, size=4000, bit
 )
 def test_verdicts(changes, expected):
     run = run_of(0, **changes)
-    posterior = run.tree["posterior"].dataset
-    found = scores(MILD, {name: x.values for name, x in posterior.items()})
-    assert judge(run, found, MILD.truth) == expected
+    assert judge(run, scores_of(MILD, run), MILD.truth) == expected
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ([("right", 0.01, 0.04), ("unclear", 0.06, 0.04), ("right", 0.02, 0.04)], "right"),
+        ([("unclear", 0.08, 0.04), ("unclear", 0.09, 0.04), ("right", 0.03, 0.04)], "unclear"),
+        ([("unclear", 0.06, 0.02), ("unclear", 0.07, 0.02), ("unclear", 0.06, 0.02)], "WRONG"),
+        ([("right", 0.01, 0.04), ("WRONG", 0.02, 0.04), ("right", 0.02, 0.04)], "WRONG"),
+        ([("-", 0.9, 0.04), ("right", 0.01, 0.04), ("-", 0.02, 0.04)], "right"),
+        ([("-", 0.9, 0.04)], "unclear"),
+    ],
+)
+def test_more_seeds_settle_what_is_unclear(more, expected):
+    shown, verdict = settled(more)
+    assert verdict == expected
+    assert ("of 3 converged" in shown) == (len(more) > 1 and more[0][0] == "-")
 
 
 def test_without_data_only_theta_1_is_compared():

@@ -253,7 +253,9 @@ def test_progress_needs_long_trajectories_and_acceptance():
 
     def made(angle, rate, step=0.3):
         steps = {"step_1": angle, "step_joint": step}
-        steps = {n: getattr(state.tuning, n)._replace(value=jnp.full(2, x)) for n, x in steps.items()}
+        steps = {
+            n: getattr(state.tuning, n)._replace(value=jnp.full(2, x)) for n, x in steps.items()
+        }
         tuning = state.tuning._replace(**steps)
         return progress(kernel, state._replace(tuning=tuning), np.full((2, 5), rate))
 
