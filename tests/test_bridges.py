@@ -61,10 +61,9 @@ def bridged_draws(kernel, seed):
         return NormalizerSurrogate(plain.quadratic, wrong_correction(), plain.follows)
 
     normalizer = jax.vmap(corrected)(state.tuning.normalizer)
-    state = state._replace(
-        num_bridges=jnp.full_like(state.num_bridges, 6),
-        tuning=state.tuning._replace(normalizer=normalizer),
-    )
+    six = jnp.full_like(state.tuning.num_bridges, 6)
+    tuning = state.tuning._replace(normalizer=normalizer, num_bridges=six)
+    state = state._replace(tuning=tuning)
     loop = Loop(sweeps(kernel), Partial(collect_exchange, kernel.model))
     state, _ = loop.run(state, 300, "warm-up")
     return loop.run(state, 1500, "draws")[1]

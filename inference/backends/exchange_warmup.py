@@ -132,7 +132,7 @@ def _matched(
         return matched_variance(model, tuning.transport, tuning.likelihood, drawn)
 
     tuning = state.tuning._replace(variance_1=jax.vmap(one)(state.tuning))
-    return restarted(state._replace(tuning=tuning), tuning.normalizer, state.num_bridges)
+    return state._replace(tuning=restarted(tuning))
 
 
 def _with_moves(

@@ -274,7 +274,7 @@ def _record(kernel: ExchangeKernel, state: ExchangeState) -> dict[str, Any]:
     }
     if not kernel.negative.is_exact:
         found["num_moves"] = int(np.max(np.asarray(state.num_moves)))
-    if (num_bridges := int(np.max(np.asarray(state.num_bridges)))) > 1:
+    if (num_bridges := int(np.max(np.asarray(tuning.num_bridges)))) > 1:
         explained = float(np.asarray(tuning.explained)[0])
         found |= {"num_bridges": num_bridges, "explained": explained}
     return found

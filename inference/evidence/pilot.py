@@ -20,9 +20,10 @@ from inference.evidence.population import (
     adapt_steps,
 )
 from inference.evidence.prior import Effort, PriorSampler
+from inference.kernels.exchange.bridges import NUM_BRIDGES, with_bridges
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.exchange.warmup import refitted, untuned
-from inference.kernels.negative import NegativeSampler
+from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.running.progress import SILENT, Monitor
 
 MAX_POWERS = 1000
@@ -33,6 +34,8 @@ _ADAPTING_SWEEPS = 4
 _JUDGED_EVERY = 4
 # Sweeps at each power continue until functionals keep this correlation with where they began.
 _CORRELATION_LEFT, _MAX_SWEEPS = 0.3, 20
+# Values of theta_1, repeated if need be, from which the normaliser is learned.
+_NUM_LEARNED_FROM = 1024
 
 
 class PowerStage(NamedTuple):
@@ -73,20 +76,25 @@ def plan(
     list of PowerStage
         With the prior, power 0, first. The last has power 1, unless 1000 were not enough.
     """
-    key, key_start = prng.split(key)
+    key, key_start, key_first = prng.split(key, 3)
     section = monitor.section("pilot")
     particles, flat, stage = _start(prior, key_start, effort)
+    particles, stage = _bridged_if_cheaper(key_first, prior, particles, stage, effort.num_moves)
     stages = [stage] * max(1, section.count)
     key, particles, stages = section.restore((key, particles, stages))
     with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
         while stages[-1].power < 1 and len(stages) <= MAX_POWERS:
-            key, key_resample, key_move, key_negative = prng.split(key, 4)
+            key, key_resample, key_move, key_negative, key_bridge = prng.split(key, 5)
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
             prior = prior.made_for(key_negative, np.asarray(particles.theta_1))
             previous = stages[-1].tuning
-            tune = _refitted if len(stages) % _JUDGED_EVERY else _judged
+            is_judged = len(stages) % _JUDGED_EVERY == 0
+            tune = _judged if is_judged else _refitted
             settings = (flat, previous, power, effort.num_moves)
             particles, stage = tune(key_move, prior, particles, *settings)
+            if is_judged:
+                bridging = (prior, particles, stage, effort.num_moves)
+                particles, stage = _bridged_if_cheaper(key_bridge, *bridging)
             bar.update(power - stages[-1].power)
             stages.append(stage)
             if stage.power >= 1 or section.is_due:
@@ -175,6 +183,46 @@ def _refitted(
     }
     fitted = prior.pin(fitted._replace(**kept))
     return _adapted(key_stage, recipe, particles, fitted, power, num_moves)
+
+
+def _bridged_if_cheaper(
+    key: jax.Array, prior: PriorSampler, particles: Particles, stage: PowerStage, num_moves: int
+) -> tuple[Particles, PowerStage]:
+    """Learn log Z where the population is, and bridge the exchange ratio, if that costs less.
+
+    The cost is counted in moves of negative samples: of all sweeps until particles forget.
+    """
+
+    def cost(stage: PowerStage) -> int:
+        return stage.num_sweeps * (num_moves + int(stage.tuning.num_bridges))
+
+    is_bridged = int(stage.tuning.num_bridges) > 1
+    is_cheap = isinstance(stage.negative, PersistentNegative)
+    if not is_cheap or (not is_bridged and cost(stage) < 2 * (num_moves + NUM_BRIDGES)):
+        return particles, stage
+    key_learn, key_adapt, key_stage = prng.split(key, 3)
+    recipe, settings = prior.recipe, (np.asarray(stage.power), np.asarray(num_moves))
+    tuning = _with_bridges(key_learn, recipe, particles, stage.tuning, stage.power)
+    particles, tuning = adapt_steps(
+        key_adapt, recipe, particles, tuning, *settings, _ADAPTING_SWEEPS
+    )
+    particles, new = _adapted(key_stage, recipe, particles, tuning, stage.power, num_moves)
+    return particles, min(new, stage, key=cost)
+
+
+@jax.jit
+def _with_bridges(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    power: Float[Array, ""] | float,
+) -> Tuning:
+    number = max(1, _NUM_LEARNED_FROM // len(particles.theta_1))
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *x.shape)), tuning)
+    at = (jnp.broadcast_to(x, (number, *x.shape)) for x in (particles.theta_1, particles.negative))
+    found = with_bridges(key, recipe.kernel(power), many, *at)
+    return jax.tree.map(lambda x: x[0], found)
 
 
 @jax.jit

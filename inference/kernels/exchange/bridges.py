@@ -11,14 +11,14 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.learned import NormalizerSurrogate, learn
 from inference.kernels.exchange.pairs import pairs
-from inference.kernels.exchange.state import ExchangeState
+from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.kernels.negative import PersistentNegative, RejectionNegative
 from inference.moves import step_size as step_sizes
 from inference.moves.step_size import StepSize
@@ -92,9 +92,7 @@ def bridged(
         state = state._replace(tuning=state.tuning._replace(step_negative=state.tuning.step_2))
     chosen = np.linspace(0, draws["theta_1"].shape[1] - 1, _NUM_POINTS).astype(int)
     at = (draws[name][:, chosen] for name in ("theta_1", "negative"))
-    normalizer, explained = _learned(key, kernel, state, *at)
-    state = state._replace(tuning=state.tuning._replace(explained=explained))
-    return kernel, restarted(state, normalizer, np.asarray(NUM_BRIDGES))
+    return kernel, state._replace(tuning=with_bridges(key, kernel, state.tuning, *at))
 
 
 def worthwhile(together: float, alone: float) -> bool:
@@ -111,51 +109,48 @@ def worthwhile(together: float, alone: float) -> bool:
 @jax.jit
 def unbridged(model: TwoStageModel, state: ExchangeState) -> ExchangeState:
     """Return to one step of the ratio, and to the quadratic surrogate of log Z."""
-    quadratics = jax.vmap(lambda one: NormalizerSurrogate.uncorrected(model, one))(
-        state.tuning.transport
-    )
-    return restarted(state, quadratics, jnp.asarray(1))
+    tuning = state.tuning
+    quadratics = jax.vmap(lambda one: NormalizerSurrogate.uncorrected(model, one))(tuning.transport)
+    single = tuning._replace(normalizer=quadratics, num_bridges=jnp.ones_like(tuning.num_bridges))
+    return state._replace(tuning=restarted(single))
 
 
 @jax.jit
-def restarted(
-    state: ExchangeState, normalizer: NormalizerSurrogate, num_bridges: Int[Array, ""]
-) -> ExchangeState:
-    """Change the surrogate and the number of steps; begin to adapt trajectories anew.
+def restarted(tuning: Tuning) -> Tuning:
+    """Begin to adapt trajectories anew, from the lengths that they have.
 
     Parameters
     ----------
-    state : ExchangeState
-        Of a batch of chains.
-    normalizer : NormalizerSurrogate
-        Each chain's.
-    num_bridges : int array, shape () or (chain,)
+    tuning : Tuning
+        Leading axis: chains.
     """
 
     def again(step: StepSize) -> StepSize:
         return jax.vmap(lambda value: step_sizes.initial(value, value.dtype))(step.value)
 
-    tuning = state.tuning
-    return state._replace(
-        num_bridges=jnp.broadcast_to(num_bridges, state.num_bridges.shape),
-        tuning=tuning._replace(
-            normalizer=normalizer,
-            step_1=again(tuning.step_1),
-            step_joint=again(tuning.step_joint),
-        ),
-    )
+    return tuning._replace(step_1=again(tuning.step_1), step_joint=again(tuning.step_joint))
 
 
 @jax.jit
-def _learned(
+def with_bridges(
     key: jax.Array,
     kernel: ExchangeKernel,
-    state: ExchangeState,
+    tuning: Tuning,
     theta_1: Float[Array, "chain n d"],
     negative: Float[Array, "chain n d"],
-) -> tuple[NormalizerSurrogate, Float[Array, " chain"]]:
-    """One surrogate of all chains where it is better than a quadratic; else each chain's own."""
-    model, tuning, mover = kernel.model, state.tuning, kernel.mover or kernel.negative
+) -> Tuning:
+    """Learn one surrogate of log Z, better than a quadratic or each chain's own, and bridge.
+
+    Parameters
+    ----------
+    key : PRNG key
+    kernel : ExchangeKernel
+    tuning : Tuning
+        Leading axis: chains.
+    theta_1, negative : arrays, shape (chain, n, d)
+        Draws, among which the surrogate is to be right.
+    """
+    model, mover = kernel.model, kernel.mover or kernel.negative
     key_pairs, key_learn = jax.random.split(key)
     found = pairs(key_pairs, model, mover, tuning, theta_1, negative)
     quadratic = jax.tree.map(lambda x: x[0], tuning.transport)
@@ -167,5 +162,10 @@ def _learned(
         plain = NormalizerSurrogate.uncorrected(model, own)
         return jax.tree.map(lambda x, y: jnp.where(is_better, x, y), learned, plain)
 
-    explained = jnp.broadcast_to(explained.astype(theta_1.dtype), len(theta_1))
-    return jax.vmap(chosen)(tuning.transport), explained
+    return restarted(
+        tuning._replace(
+            normalizer=jax.vmap(chosen)(tuning.transport),
+            explained=jnp.broadcast_to(explained.astype(theta_1.dtype), len(theta_1)),
+            num_bridges=jnp.full_like(tuning.num_bridges, NUM_BRIDGES),
+        )
+    )

@@ -139,7 +139,6 @@ class ExchangeKernel(ChainKernel):
             i=count,
             num_warmup=count + num_warmup,
             num_moves=count + self.num_moves,
-            num_bridges=count + 1,
             tuning=tuning,
             acceptance_rate=zero,
             acceptance_rate_2=zero,
@@ -220,7 +219,8 @@ class ExchangeKernel(ChainKernel):
         )
         threshold = -jax.random.exponential(key_accept, (), gain.dtype) - gain
         turn = partial(self._turn, key_turns, state, _Offer(proposal, gain, threshold))
-        turns = state.num_bridges if self.negative.is_exact else state.num_bridges + 1
+        num_bridges = state.tuning.num_bridges
+        turns = num_bridges if self.negative.is_exact else num_bridges + 1
         path = jax.lax.fori_loop(0, turns, turn, start)
         rate, is_warmup, tuning = path.acceptance_rate, state.i < state.num_warmup, state.tuning
         return state._replace(
@@ -268,7 +268,8 @@ class ExchangeKernel(ChainKernel):
 
         A turn more only moves what was kept. All in one loop, so that the sampler is compiled once.
         """
-        bridges, tuning, theta_1 = state.num_bridges, state.tuning, state.z["theta_1"]
+        tuning, theta_1 = state.tuning, state.z["theta_1"]
+        bridges = tuning.num_bridges
         is_first, is_last = index == 0, index == bridges - 1
         if self.mover is None:
             sampler, first_moves = self.negative, state.num_moves

@@ -25,6 +25,8 @@ class Tuning(NamedTuple):
     explained : float array
         Share of the variance of grad log Z that it explains, at least; NaN where nothing was
         learned.
+    num_bridges : int array
+        Steps in which the ratio of normalisers is estimated.
     reference_1 : FirstGivenSecond
         Reference of moves of theta_1.
     metric_2, metric_negative : LinearGaussianAgreement
@@ -41,6 +43,7 @@ class Tuning(NamedTuple):
     transport: LinearGaussianAgreement
     normalizer: NormalizerSurrogate
     explained: Float[Array, ""]
+    num_bridges: Int[Array, ""]
     reference_1: FirstGivenSecond
     metric_2: LinearGaussianAgreement
     metric_negative: LinearGaussianAgreement
@@ -60,9 +63,8 @@ class ExchangeState(NamedTuple):
         theta_1 and theta_2, each of shape (d,).
     negative : array, shape (d,)
     rng_key : PRNG key
-    i, num_warmup, num_moves, num_bridges : int arrays
-        Iteration, length of warm-up, HMC moves per negative sample, and steps in which the ratio
-        of normalisers is estimated.
+    i, num_warmup, num_moves : int arrays
+        Iteration, length of warm-up, and HMC moves per negative sample.
     tuning : Tuning
     acceptance_rate, acceptance_rate_2 : float arrays
         Of the exchange move and of the move of theta_2.
@@ -79,7 +81,6 @@ class ExchangeState(NamedTuple):
     i: Int[Array, ""]
     num_warmup: Int[Array, ""]
     num_moves: Int[Array, ""]
-    num_bridges: Int[Array, ""]
     tuning: Tuning
     acceptance_rate: Float[Array, ""]
     acceptance_rate_2: Float[Array, ""]

@@ -28,8 +28,8 @@ def untuned(key: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]) ->
     normalizer = NormalizerSurrogate.uncorrected(model, transport)
     first = FirstGivenSecond(model, transport)
     unknown = jnp.asarray(jnp.nan, draws.dtype)
-    variance_1 = first_variance(model)
-    return Tuning(variance_1, transport, normalizer, unknown, first, flat, flat, flat, *steps)
+    learned = (normalizer, unknown, jnp.asarray(1))
+    return Tuning(first_variance(model), transport, *learned, first, flat, flat, flat, *steps)
 
 
 @jax.jit
@@ -42,6 +42,8 @@ def refitted(
     judge: Bool[Array, ""],
 ) -> Tuning:
     """Refit the surrogates to warm-up draws and restart the adaptation of step sizes.
+
+    A learned normaliser, with which the ratio is bridged, stays.
 
     Parameters
     ----------
@@ -76,11 +78,13 @@ def refitted(
         return jax.tree.map(lambda x, y: jnp.where(~judge | larger, x, y), curved, flat)
 
     dtype = draws["negative"].dtype
+    normalizers = (tuning.normalizer, NormalizerSurrogate.uncorrected(model, transport))
     return Tuning(
         tuning.variance_1,
         transport,
-        NormalizerSurrogate.uncorrected(model, transport),
+        jax.tree.map(lambda x, y: jnp.where(tuning.num_bridges > 1, x, y), *normalizers),
         tuning.explained,
+        tuning.num_bridges,
         FirstGivenSecond(model, transport),
         better("2", metric_2),
         better("negative", transport),
