@@ -1,5 +1,7 @@
 """Every backend where agreement is not quadratic, and mistakes that it must not hide."""
 
+from dataclasses import replace
+
 import arviz as az
 import jax
 import numpy as np
@@ -95,6 +97,37 @@ def test_evidence_of_annealed_populations_covers_the_truth(seed):
     values, errors = log_of_mean(found.log_evidence.reshape(100, 4))
     assert covers(values, errors, problem.truth.log_evidence)
     assert not covers(values, errors, problem.truth.log_evidence + 4 * errors.mean())
+
+
+@pytest.fixture
+def fresh_programs():
+    """Programs in which a function was replaced are nobody else's."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_programs")
+@pytest.mark.parametrize("omits", [False, True])
+def test_populations_that_are_bridged_are_right(seed, monkeypatch, omits):
+    """The control leaves the ratio of normalisers out, and then needs no bridges."""
+    if omits:
+        kernel_of = Recipe.kernel
+        omitting = dict(omit_normalizer=True)
+        monkeypatch.setattr(Recipe, "kernel", lambda *x: replace(kernel_of(*x), **omitting))
+    problem = problems.get("rotated_wells", d=5)
+    prior = annealed_prior(Recipe(problem.model, PersistentNegative(), 32))
+    key_plan, key_run = jax.random.split(jax.random.key(seed))
+    effort = Effort(32, NUM_FRESH_PARTICLES, NUM_SWEEPS)
+    stages = plan(prior, key_plan, effort)
+    assert int(stages[-1].tuning.num_bridges) > 1 or omits
+    found, truth = run(prior, key_run, stages, 16, 512, effort), problem.truth
+    theta_1 = np.asarray(found.particles.theta_1)
+    score = np.abs(moments_z(theta_1, truth.mean_1, truth.cov_1)).max()
+    estimate = found.estimate
+    error = abs(estimate.value - truth.log_evidence) / estimate.standard_error
+    assert (score > z_limit(10) or error > z_limit()) == omits, (score, error)
 
 
 @pytest.mark.slow

@@ -131,9 +131,8 @@ class SGLD(WithNegativeSamples, Sampler):
             return found, found.note
         if draws.log_evidence is None:
             return None, "log evidence: not estimated, as num_powers = 0 asks"
-        local = "" if model.heads is None else "; local, of the region that the chains reached"
-        powers = f"{self.num_powers} powers of the likelihood"
-        return draws.log_evidence, f"log evidence: thermodynamic integration over {powers}{local}"
+        path = f"thermodynamic integration over {self.num_powers} powers of the likelihood"
+        return draws.log_evidence, f"log evidence: {path}; local, of what the chains reached"
 
     def _verified(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> Draws:
         """Compare negative samples with fresh ones, and say what is not checked, or not sought."""

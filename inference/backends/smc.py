@@ -186,6 +186,9 @@ def _record(stages: list[PowerStage], found: TemperedRuns, effort: Effort) -> di
     return {
         "powers": found.powers.tolist(),
         "num_sweeps": [stage.num_sweeps for stage in stages],
+        "num_sweeps_needed": [stage.num_needed for stage in stages],
+        "num_bridges": [int(stage.tuning.num_bridges) for stage in stages],
+        "explained": [float(stage.tuning.explained) for stage in stages],
         "mean_log_likelihood": found.means.mean(axis=0).tolist(),
         "acceptance_rate": found.acceptance_rate.tolist(),
         "num_moves": effort.num_moves,

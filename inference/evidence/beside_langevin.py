@@ -107,7 +107,7 @@ def integrate_powers(
         float(error) if np.isfinite(value) else np.inf,
         float(left - margin),
         float(means @ steps + margin),
-        "thermodynamic",
+        "thermodynamic, local",
     )
 
 

@@ -30,8 +30,10 @@ MAX_POWERS = 1000
 # Larger pilots where L is -infinity at all draws of the smaller.
 _PILOT_SIZES = (64, 1024, 16_384)
 _ADAPTING_SWEEPS = 4
-# Whether curved metrics earn their place is judged at every so many powers.
+# Whether curved metrics and bridges earn their place is judged at every so many powers, and last.
 _JUDGED_EVERY = 4
+# Bridges must cost so much less; once made they stay, so that noise must not decide.
+_WORTHWHILE = 1.5
 # Sweeps at each power continue until functionals keep this correlation with where they began.
 _CORRELATION_LEFT, _MAX_SWEEPS = 0.3, 20
 # Values of theta_1, repeated if need be, from which the normaliser is learned.
@@ -45,15 +47,21 @@ class PowerStage(NamedTuple):
     ----------
     power : float
     tuning : Tuning
-    num_sweeps : int
+    num_needed : float
+        Sweeps that leave little memory.
     negative : NegativeSampler
         Made for theta_1 at this power.
     """
 
     power: float
     tuning: Tuning
-    num_sweeps: int
+    num_needed: float
     negative: NegativeSampler
+
+    @property
+    def num_sweeps(self) -> int:
+        """Sweeps that are made: those needed, within limits."""
+        return int(np.clip(np.ceil(self.num_needed), 1, _MAX_SWEEPS))
 
 
 def plan(
@@ -79,7 +87,8 @@ def plan(
     key, key_start, key_first = prng.split(key, 3)
     section = monitor.section("pilot")
     particles, flat, stage = _start(prior, key_start, effort)
-    particles, stage = _bridged_if_cheaper(key_first, prior, particles, stage, effort.num_moves)
+    if not section.count:
+        particles, stage = _bridged_if_cheaper(key_first, prior, particles, stage, effort.num_moves)
     stages = [stage] * max(1, section.count)
     key, particles, stages = section.restore((key, particles, stages))
     with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
@@ -88,7 +97,7 @@ def plan(
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
             prior = prior.made_for(key_negative, np.asarray(particles.theta_1))
             previous = stages[-1].tuning
-            is_judged = len(stages) % _JUDGED_EVERY == 0
+            is_judged = len(stages) % _JUDGED_EVERY == 0 or power >= 1
             tune = _judged if is_judged else _refitted
             settings = (flat, previous, power, effort.num_moves)
             particles, stage = tune(key_move, prior, particles, *settings)
@@ -190,15 +199,18 @@ def _bridged_if_cheaper(
 ) -> tuple[Particles, PowerStage]:
     """Learn log Z where the population is, and bridge the exchange ratio, if that costs less.
 
-    The cost is counted in moves of negative samples: of all sweeps until particles forget.
+    The cost is counted in moves of negative samples: of all sweeps until particles forget. Where
+    there are bridges already, what is learned anew must cost less than what was learned before.
     """
 
-    def cost(stage: PowerStage) -> int:
-        return stage.num_sweeps * (num_moves + int(stage.tuning.num_bridges))
+    def cost(stage: PowerStage) -> float:
+        return max(stage.num_needed, 1.0) * (num_moves + int(stage.tuning.num_bridges))
 
     is_bridged = int(stage.tuning.num_bridges) > 1
     is_cheap = isinstance(stage.negative, PersistentNegative)
-    if not is_cheap or (not is_bridged and cost(stage) < 2 * (num_moves + NUM_BRIDGES)):
+    margin = 1.0 if is_bridged else _WORTHWHILE
+    cheapest = margin * (num_moves + NUM_BRIDGES)  # one sweep
+    if not is_cheap or (not is_bridged and cost(stage) <= cheapest):
         return particles, stage
     key_learn, key_adapt, key_stage = prng.split(key, 3)
     recipe, settings = prior.recipe, (np.asarray(stage.power), np.asarray(num_moves))
@@ -207,7 +219,7 @@ def _bridged_if_cheaper(
         key_adapt, recipe, particles, tuning, *settings, _ADAPTING_SWEEPS
     )
     particles, new = _adapted(key_stage, recipe, particles, tuning, stage.power, num_moves)
-    return particles, min(new, stage, key=cost)
+    return particles, new if margin * cost(new) < cost(stage) else stage
 
 
 @jax.jit
@@ -218,10 +230,12 @@ def _with_bridges(
     tuning: Tuning,
     power: Float[Array, ""] | float,
 ) -> Tuning:
-    number = max(1, _NUM_LEARNED_FROM // len(particles.theta_1))
-    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *x.shape)), tuning)
-    at = (jnp.broadcast_to(x, (number, *x.shape)) for x in (particles.theta_1, particles.negative))
-    found = with_bridges(key, recipe.kernel(power), many, *at)
+    key_order, key_learn = jax.random.split(key)
+    # Neighbours of a resampled population are copies of one particle.
+    order = jax.random.permutation(key_order, _NUM_LEARNED_FROM) % len(particles.theta_1)
+    at = (x[order][None] for x in (particles.theta_1, particles.negative))
+    of_one_chain = jax.tree.map(lambda x: x[None], tuning)
+    found = with_bridges(key_learn, recipe.kernel(power), of_one_chain, *at)
     return jax.tree.map(lambda x: x[0], found)
 
 
@@ -250,14 +264,10 @@ def _adapted(
 ) -> tuple[Particles, PowerStage]:
     settings = (np.asarray(power), np.asarray(num_moves), _ADAPTING_SWEEPS)
     moved, tuning = adapt_steps(key, recipe, particles, tuning, *settings)
-    correlation = float(_correlation(recipe, particles, moved))
-    return moved, PowerStage(power, tuning, _sweeps_for(correlation), recipe.negative)
-
-
-def _sweeps_for(correlation: float) -> int:
-    """Sweeps that leave little memory, if each keeps the same share of it."""
-    kept = np.log(np.clip(correlation, 0.01, 0.99)) / _ADAPTING_SWEEPS
-    return int(np.clip(np.ceil(np.log(_CORRELATION_LEFT) / kept), 1, _MAX_SWEEPS))
+    # Each sweep is taken to keep the same share of memory.
+    correlation = np.clip(float(_correlation(recipe, particles, moved)), 0.01, 0.999)
+    num_needed = _ADAPTING_SWEEPS * np.log(_CORRELATION_LEFT) / np.log(correlation)
+    return moved, PowerStage(power, tuning, float(num_needed), recipe.negative)
 
 
 @jax.jit

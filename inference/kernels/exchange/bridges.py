@@ -3,7 +3,8 @@
 A single exchange ratio is as noisy as its two ends are far apart: its variance grows with the
 square of their distance, and falls as one over the number of steps between them. Where warm-up
 with one step makes little progress, since trajectories are short or seldom accepted, the ratio is
-bridged, and a force that is right for long ones is learned. Both are kept if progress grows.
+bridged, and a force that is right for long ones is learned. Chains keep both if progress grows,
+populations if they forget at less cost (:mod:`inference.evidence.pilot`).
 """
 
 from dataclasses import replace
@@ -139,7 +140,7 @@ def with_bridges(
     theta_1: Float[Array, "chain n d"],
     negative: Float[Array, "chain n d"],
 ) -> Tuning:
-    """Learn one surrogate of log Z, better than a quadratic or each chain's own, and bridge.
+    """Bridge, with one learned surrogate of log Z, or each chain's quadratic where that is better.
 
     Parameters
     ----------

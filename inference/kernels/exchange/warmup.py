@@ -28,7 +28,7 @@ def untuned(key: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]) ->
     normalizer = NormalizerSurrogate.uncorrected(model, transport)
     first = FirstGivenSecond(model, transport)
     unknown = jnp.asarray(jnp.nan, draws.dtype)
-    learned = (normalizer, unknown, jnp.asarray(1))
+    learned = (normalizer, unknown, jnp.ones((), int))
     return Tuning(first_variance(model), transport, *learned, first, flat, flat, flat, *steps)
 
 
@@ -43,7 +43,7 @@ def refitted(
 ) -> Tuning:
     """Refit the surrogates to warm-up draws and restart the adaptation of step sizes.
 
-    A learned normaliser, with which the ratio is bridged, stays.
+    A learned normaliser stays.
 
     Parameters
     ----------
@@ -79,10 +79,11 @@ def refitted(
 
     dtype = draws["negative"].dtype
     normalizers = (tuning.normalizer, NormalizerSurrogate.uncorrected(model, transport))
+    is_learned = (tuning.normalizer.correction.heights != 0).any()
     return Tuning(
         tuning.variance_1,
         transport,
-        jax.tree.map(lambda x, y: jnp.where(tuning.num_bridges > 1, x, y), *normalizers),
+        jax.tree.map(lambda x, y: jnp.where(is_learned, x, y), *normalizers),
         tuning.explained,
         tuning.num_bridges,
         FirstGivenSecond(model, transport),
