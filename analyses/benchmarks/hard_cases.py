@@ -48,8 +48,9 @@ _NOTE = (
     "is asked for again, and it alone, at three to six more seeds, none of which may be *WRONG*; "
     "right then asks for 5 % known to 2.5 %, and *unclear* is what they leave so. Means and "
     "variances are those of every coordinate of theta_1, theta_2 and theta_2 - theta_1, without "
-    "data of theta_1 alone; their standard errors are the larger of those within and between chains. Nats and bits. The "
-    "`linear_gaussian` has lambda = 0.1, and inference knows C alone.\n\n"
+    "data of theta_1 alone; their standard errors are the larger of those within and between "
+    "chains. Nats and bits. The `linear_gaussian` has lambda = 0.1, and inference knows C "
+    "alone.\n\n"
 )
 
 
