@@ -25,7 +25,7 @@ from inference.moves.step_size import StepSize, averaged, initial, pooled
 # Dual averaging is restarted at every power, and never reaches its last iteration.
 _ADAPTING = 1_000_000
 _BATCH = 256
-_TARGET_ACCEPTANCE = 0.7  # of the exchange move
+_TARGET_ACCEPTANCE = 0.5  # of the exchange move
 _STEPS = ("step_1", "step_2", "step_negative", "step_joint")
 
 
