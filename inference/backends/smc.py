@@ -188,7 +188,7 @@ def _record(stages: list[PowerStage], found: TemperedRuns, effort: Effort) -> di
         "num_sweeps": [stage.num_sweeps for stage in stages],
         "num_sweeps_needed": [stage.num_needed for stage in stages],
         "num_bridges": [int(stage.tuning.num_bridges) for stage in stages],
-        "explained": [float(stage.tuning.explained) for stage in stages],
+        "explained": [_known(float(stage.tuning.explained)) for stage in stages],
         "mean_log_likelihood": found.means.mean(axis=0).tolist(),
         "acceptance_rate": found.acceptance_rate.tolist(),
         "num_moves": effort.num_moves,
@@ -198,3 +198,8 @@ def _record(stages: list[PowerStage], found: TemperedRuns, effort: Effort) -> di
         "step_negative": [float(stage.tuning.step_negative.value) for stage in stages],
         "step_joint": [float(stage.tuning.step_joint.value) for stage in stages],
     }
+
+
+def _known(value: float) -> float | None:
+    """Return the value itself, and for NaN, which JSON does not have, None."""
+    return None if np.isnan(value) else value
