@@ -233,8 +233,8 @@ def scores(problem: Problem, values: dict[str, np.ndarray]) -> Scores:
     """
     ess, z, variances = [], [], {}
     for name, draws, mean, variance in _compared(problem, values):
-        for index, (expected, spread) in enumerate(zip(mean, variance, strict=True)):
-            x = draws[..., index]
+        coordinates = zip(np.moveaxis(draws, -1, 0), mean, variance, strict=True)
+        for index, (x, expected, spread) in enumerate(coordinates):
             ess.append(float(np.asarray(az.ess(x))))
             z.append(abs(x.mean() - expected) / _standard_error(x))
             square = (x - expected) ** 2 / spread
