@@ -1,5 +1,7 @@
 """Moves by a library and by exact draws keep their laws, and cross basins."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from scipy.stats import norm, t
 from generative import AgreementConditioned, GaussianStage, InvalidInput, problems
 from inference import HMC, infer
 from inference.gaussians.surrogate import flat
-from inference.kernels.library import Library, build, worth
+from inference.kernels.library import build, gather, worth
 from inference.kernels.negative import PersistentNegative
 from inference.moves.independence import offer
 from tests.statistical import z_limit
@@ -41,30 +43,54 @@ def conditioned(model, spread, number, seed):
     return law.sample_with_tries(jax.random.key(seed), (number,))[0]
 
 
-def moved_by(library, model, start, seed):
+def moved_by(move, model, start, seed):
     keys = jax.random.split(jax.random.key(seed), len(start))
-    return jax.jit(jax.vmap(lambda key, w: library.move(key, model, POINT, w)))(keys, start)
+    return jax.jit(jax.vmap(lambda key, w: move(key, model, POINT, w)))(keys, start)
 
 
 @pytest.mark.parametrize(("centre", "is_right"), [(0.0, True), (0.5, False)])
-def test_a_step_leaves_q_invariant_if_the_base_is_that_of_the_draws(model, seed, centre, is_right):
-    draws = conditioned(model, 2**0.5, 4 * NUMBER, seed)
-    library = Library(draws, jnp.zeros(len(draws)), jnp.full(1, centre), jnp.full(1, 2**0.5))
-    w = conditioned(model, 1.0, NUMBER, seed + 1)
-    moved = moved_by(library, model.temper(0.0), w, seed + 2)
+@pytest.mark.parametrize(("num_draws", "number", "has_few"), [(4, 1, True), (1, 0.1, False)])
+def test_a_step_leaves_q_invariant_if_the_base_is_that_of_the_draws(
+    model, seed, num_draws, number, has_few, centre, is_right
+):
+    """A move chooses among two rows of many draws, or among all draws."""
+    num_draws, number = num_draws * NUMBER // 64 * 64, int(number * NUMBER)
+    draws = conditioned(model, 2**0.5, num_draws, seed)
+    library = gather(model, draws, jnp.full(1, centre), jnp.full(1, 2**0.5))
+    if has_few:
+        library = replace(library, num_rows=jnp.asarray(2))
+    w = conditioned(model, 1.0, number, seed + 1)
+    moved = moved_by(library.move_negative, model, w, seed + 2)
     expected = share_on_the_left(model, 0.3, 1.0)
-    error = np.sqrt(expected * (1 - expected) / NUMBER)
+    error = np.sqrt(expected * (1 - expected) * (1 / number + 1 / num_draws))
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
+
+
+class Unnamed(GaussianStage):
+    """A Gaussian that does not say so, whose weights are not known to be linear."""
+
+    is_gaussian = False
+
+
+def test_linear_weights_are_the_weights(model, seed):
+    draws = conditioned(model, 2**0.5, 64 * 100, seed)
+    start = conditioned(model, 1.0, 1000, seed + 1)
+    moved = []
+    for stage in (GaussianStage(1.0), Unnamed(1.0)):
+        plain = model.replace(second_stage=stage)
+        library = gather(plain, draws, jnp.full(1, 0.5), jnp.full(1, 2**0.5))
+        moved.append(moved_by(library.move_negative, plain, start, seed + 2))
+    np.testing.assert_array_equal(*moved)
 
 
 @pytest.mark.parametrize(("power", "is_right"), [(0.5, True), (0.0, False)])
 def test_a_step_of_theta_2_feels_the_data_at_their_power(model, seed, power, is_right):
     draws = conditioned(model, 2**0.5, 4 * NUMBER, seed)
-    values = jax.vmap(model.log_likelihood)(draws)
-    library = Library(draws, values, jnp.zeros(1), jnp.full(1, 2**0.5))
+    library = gather(model, draws, jnp.zeros(1), jnp.full(1, 2**0.5))
+    library = replace(library, num_rows_2=jnp.asarray(2))
     start = conditioned(model, 1.0, NUMBER, seed + 1)
     tempered = model.temper(jnp.asarray(power))
-    moved = moved_by(library, tempered, start, seed + 2)
+    moved = moved_by(library.move_second, tempered, start, seed + 2)
     expected = share_on_the_left(model, 0.3, 1.0, 0.5)
     error = np.sqrt(expected * (1 - expected) / NUMBER)
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
@@ -82,6 +108,7 @@ def test_a_library_has_the_law_of_agreeing_draws(model, seed):
 
 
 def test_its_worth_falls_as_the_law_narrows(model, seed):
+    model = model.temper(0.0)
     library = build(jax.random.key(seed), model)
     numbers = [
         float(worth(library, model.replace(second_stage=GaussianStage(s)), POINT[None])[0])
@@ -102,12 +129,13 @@ def test_a_sampler_made_for_other_theta_1_is_worth_more_there(seed):
     first = PersistentNegative(library=build(key, model))
     made = first.made_for(key, model, np.asarray(theta_1))
     assert jax.tree.structure(made) == jax.tree.structure(first)
-    before, after = (np.median(worth(x.library, model, theta_1)) for x in (first, made))
+    alone = model.temper(0.0)
+    before, after = (np.median(worth(x.library, alone, theta_1)) for x in (first, made))
     assert after > 5 * before
     # Where it is made matters, and not for how wide a cloud of theta_1.
     point = np.repeat(np.asarray(theta_1).mean(axis=0)[None], 64, axis=0)
     of_point = first.made_for(key, model, point)
-    assert np.median(worth(of_point.library, model, theta_1)) > after / 3
+    assert np.median(worth(of_point.library, alone, theta_1)) > after / 3
 
 
 @pytest.mark.parametrize("borrows", [True, False])

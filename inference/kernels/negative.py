@@ -16,7 +16,7 @@ from inference.annealing.anneal import Schedule
 from inference.annealing.conditional_smc import conditional_sweep
 from inference.annealing.path import Path
 from inference.gaussians.surrogate import flat
-from inference.kernels.library import Library, build
+from inference.kernels.library import Library
 from inference.moves.density import log_agreeing
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
@@ -43,9 +43,16 @@ class NegativeSampler(Data):
         return -(-num_moves // self.moves_each) * self.moves_each
 
     def made_for(
-        self, key: jax.Array, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"]
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[np.ndarray, "n d"],
+        power: float = 1.0,
     ) -> "NegativeSampler":
-        """Return a sampler of the same structure that is at its best for such theta_1."""
+        """Return a sampler of the same structure that is at its best for such theta_1.
+
+        Data count at a power.
+        """
         return self
 
     @abstractmethod
@@ -161,12 +168,16 @@ class PersistentNegative(NegativeSampler):
         return False
 
     def made_for(
-        self, key: jax.Array, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"]
+        self,
+        key: jax.Array,
+        model: TwoStageModel,
+        theta_1: Float[np.ndarray, "n d"],
+        power: float = 1.0,
     ) -> "NegativeSampler":
         """Return the sampler with a library for such theta_1, where it has one."""
         if self.library is None:
             return self
-        return replace(self, library=build(key, model, theta_1))
+        return replace(self, library=self.library.made_for(key, model, theta_1, power))
 
     def __call__(  # noqa: D102
         self,
@@ -187,7 +198,7 @@ class PersistentNegative(NegativeSampler):
         def borrow(key: jax.Array, w: Array) -> Array:
             if self.library is None:
                 return w
-            return self.library.move(jax.random.fold_in(key, 1), model.temper(0.0), theta_1, w)
+            return self.library.move_negative(jax.random.fold_in(key, 1), model, theta_1, w)
 
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry

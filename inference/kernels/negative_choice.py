@@ -175,7 +175,8 @@ class _Trial:
     def worth_of(self, sampler: PersistentNegative) -> float:
         """Median number of draws of q that a sampler's library is worth."""
         assert sampler.library is not None  # as with_library made it
-        return float(np.median(library.worth(sampler.library, self._model, self._theta_1)))
+        model = self._model.temper(0.0)
+        return float(np.median(library.worth(sampler.library, model, self._theta_1)))
 
     def is_crossed_by(self, sampler: PersistentNegative) -> bool:
         """Whether moved draws cannot be told from fresh ones."""
