@@ -71,6 +71,14 @@ def test_omitting_z_gives_another_evidence(seed):
         assert estimate.lower < truth < estimate.upper
 
 
+def test_populations_that_approach_their_law_show(seed):
+    """The control raises L by as much at every power as a lag of so many nats would."""
+    found = tempered_runs(problems.get("linear_gaussian", d=20).model, seed, 8, 128)
+    assert found.lag.passed, found.lag.message
+    approaching = found._replace(means=found.means + 0.4)
+    assert not approaching.lag.passed, approaching.lag.message
+
+
 @pytest.mark.slow
 def test_three_evidences_are_told_apart(seed):
     """Ours from Z omitted and from the globally conditioned one: -1.0521, -1.7482, -1.0705."""

@@ -134,6 +134,18 @@ def test_populations_that_are_bridged_are_right(seed, monkeypatch, omits):
 
 
 @pytest.mark.slow
+def test_populations_that_agree_on_a_wrong_evidence_are_seen_to_lag(seed):
+    """Eight wells at once: moves go on where reweighting ended, and runs differ by little."""
+    problem = problems.get("separate_wells")
+    backend = TemperedSMC(num_draws=128, max_particles=128, max_doublings=0)
+    draws = backend.draw(problem.model, jax.random.key(seed))
+    estimate, truth = draws.log_evidence, problem.truth.log_evidence
+    assert abs(estimate.value - truth) > 100 * estimate.standard_error
+    assert {check.name: check for check in draws.checks}["evidence"].passed
+    assert not {check.name: check for check in draws.checks}["lag"].passed
+
+
+@pytest.mark.slow
 def test_negatives_in_one_basin_are_not_called_converged(seed):
     problem = problems.get("separate_wells")
     backend = HMC(negative="persistent", evidence_particles=0, max_doublings=1)

@@ -80,6 +80,11 @@ def log_evidence_beside(
             f"log evidence: not estimated, since tempered populations differ by {spread:.2g} nats "
             "between runs; try the smc or nested backend"
         )
+    if not found.lag.passed:
+        return None, (
+            f"log evidence: not estimated, since tempered populations lag ({found.lag.message}); "
+            "try the smc or nested backend"
+        )
     particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
     check = compare(
         functionals(model, values), functionals(model, particles), num_moves, 2 * (_NUM_RUNS - 1)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from inference import prng
 from inference.annealing.certificate import check_exchangeable
 from inference.averages import SIGMAS_OF_A_BRACKET, log_of_mean, mean_of_runs
-from inference.checks import Check
+from inference.checks import Check, check_no_shift
 from inference.devices import shard
 from inference.estimate import Estimate
 from inference.evidence.pilot import PowerStage
@@ -29,6 +29,21 @@ from inference.evidence.population import Particles, Recipe, SweepInfo, renewed,
 from inference.evidence.prior import Effort, PriorSampler
 from inference.kernels.exchange.state import Tuning
 from inference.running.progress import SILENT, Monitor
+
+
+class Reweighting(NamedTuple):
+    """What it did to each run's population.
+
+    Attributes
+    ----------
+    log_increment : array, shape (run,)
+        Of the evidence, nats.
+    mean : array, shape (run,)
+        Of L, nats, before the particles move.
+    """
+
+    log_increment: Float[Array | np.ndarray, " run"]
+    mean: Float[Array | np.ndarray, " run"]
 
 
 class TemperedRuns(NamedTuple):
@@ -40,8 +55,8 @@ class TemperedRuns(NamedTuple):
         Nats.
     powers : array, shape (power,)
         From 0.
-    means : array, shape (run, power)
-        Of L, nats.
+    means, before : arrays, shape (run, power)
+        Of L, nats: after the moves at each power, and before them, when reweighting is done.
     particles : Particles
         At the last power; leading axes (run, particle).
     acceptance_rate : array, shape (power - 1,)
@@ -57,11 +72,31 @@ class TemperedRuns(NamedTuple):
     log_evidence: Float[np.ndarray, " run"]
     powers: Float[np.ndarray, " power"]
     means: Float[np.ndarray, "run power"]
+    before: Float[np.ndarray, "run power"]
     particles: Particles
     acceptance_rate: Float[np.ndarray, " stage"]
     num_failed: int
     diverging: np.ndarray
     exchangeable: Check | None
+
+    @property
+    def lag(self) -> Check:
+        """Check that moves did not go on where reweighting ended.
+
+        A population that has a power's law keeps the mean of L when it moves. One that lags behind
+        approaches that law with every move, always from the same side, so that its runs agree on
+        an evidence that is too small. What is summed over powers is what the approach is worth.
+        """
+        approach = (self.means - self.before)[:, 1:] @ np.diff(self.powers)
+        mean, error = approach.mean(), approach.std(ddof=1) / np.sqrt(len(approach))
+        return check_no_shift(
+            "lag",
+            {"mean of L": (float(mean), float(error), 1.0)},
+            "change of L by moves alone, along the path",
+            len(approach) - 1,
+            about="evidence",
+            unit="nats",
+        )
 
     @property
     def estimate(self) -> Estimate:
@@ -122,12 +157,13 @@ def run(
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
-    means, increments, infos = [np.asarray(particles.log_likelihood).mean(axis=1)], [], []
+    means, steps, infos = [np.asarray(particles.log_likelihood).mean(axis=1)], [], []
     section, zero = monitor.section("powers"), np.zeros(0)
     if section.count:
         moved = [zero] * section.count
-        template = (particles, [zero, *moved], moved, [SweepInfo(zero, zero, zero)] * len(moved))
-        particles, means, increments, infos = section.restore(template)
+        of_each = (Reweighting(zero, zero), SweepInfo(zero, zero, zero))
+        template = (particles, [zero, *moved], *([x] * len(moved) for x in of_each))
+        particles, means, steps, infos = section.restore(template)
     with monitor.bar(len(stages) - 1, "powers", initial=len(infos)) as bar:
         for index in range(len(infos), len(stages) - 1):
             old, new = stages[index : index + 2]
@@ -135,19 +171,20 @@ def run(
             settings = (np.asarray(effort.num_moves), np.asarray(new.num_sweeps))
             powers = (np.asarray(old.power), np.asarray(new.power))
             recipe = prior.with_negative(new.negative).recipe
-            particles, increment, info = advance(
+            particles, step, info = advance(
                 key_stage, recipe, particles, new.tuning, *powers, *settings
             )
-            increments.append(increment)
+            steps.append(step)
             means.append(np.asarray(particles.log_likelihood).mean(axis=1))
             infos.append(info)
             bar.update(1)
             if index == len(stages) - 2 or section.is_due:
-                section.save((particles, means, increments, infos), index + 1)
+                section.save((particles, means, steps, infos), index + 1)
     return TemperedRuns(
-        np.sum([np.asarray(x) for x in increments], axis=0),
+        np.sum([np.asarray(step.log_increment) for step in steps], axis=0),
         np.array([stage.power for stage in stages]),
         np.stack([np.asarray(x) for x in means], axis=1),
+        np.stack([np.asarray(x) for x in (means[0], *(step.mean for step in steps))], axis=1),
         particles,
         np.array([float(info.acceptance_rate) for info in infos]),
         int(sum(int(info.num_failed) for info in infos)),
@@ -204,7 +241,7 @@ def advance(
     new: Float[Array, ""],
     num_moves: Int[Array, ""],
     num_sweeps: Int[Array, ""],
-) -> tuple[Particles, Float[Array, " run"], SweepInfo]:
+) -> tuple[Particles, Reweighting, SweepInfo]:
     """Reweight and resample each run's population, and move all of them.
 
     Where the power stays as it is, resampling changes nothing.
@@ -220,7 +257,8 @@ def advance(
 
     key_resample, key_move = jax.random.split(key)
     particles, increment = jax.vmap(resample)(jax.random.split(key_resample, num_runs), particles)
+    step = Reweighting(increment, particles.log_likelihood.mean(axis=1))
     # One axis of particles compiles to less than two.
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), particles)
     flat, info = sweep(key_move, recipe, flat, tuning, new, num_moves, num_sweeps)
-    return by_run(flat, num_runs), increment, info
+    return by_run(flat, num_runs), step, info
