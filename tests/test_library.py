@@ -107,6 +107,14 @@ def test_a_library_has_the_law_of_agreeing_draws(model, seed):
     assert abs(by_population.mean() - wide) < limit < abs(by_population.mean() - off_centre)
 
 
+def test_a_library_that_data_exclude_leaves_theta_2_where_it_is(model, seed):
+    excluded = model.replace(log_likelihood=lambda theta: jnp.where(theta.sum() < 50, -jnp.inf, 0))
+    library = build(jax.random.key(seed), excluded)
+    assert int(library.num_rows_2) == len(library.draws) // 64 > int(library.num_rows)
+    start = jnp.full((100, 1), 60.0)
+    assert (moved_by(library.move_second, excluded, start, seed) == start).all()
+
+
 def test_its_worth_falls_as_the_law_narrows(model, seed):
     model = model.temper(0.0)
     library = build(jax.random.key(seed), model)

@@ -24,7 +24,6 @@ annealed, so that the shares of basins keep its error of about one over the root
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +101,9 @@ class Library(Data):
         first = jax.random.randint(key_first, (), 0, most)
         log_weights = self._weighing(model, theta_1)
 
-        def choose(number: Array, carry: tuple[Array, Array], first: Array | int) -> Any:
+        def choose(
+            number: Array, carry: tuple[Array, Array], first: Array | int
+        ) -> tuple[Array, Array]:
             chosen, log_total = carry
             row = (first + number) % most
             log_row = logsumexp(log_weights(row))
@@ -163,7 +164,7 @@ class Library(Data):
 
         def num_rows(model: TwoStageModel) -> Int[Array, ""]:
             found = np.asarray(worth(self, model, jnp.asarray(theta_1[chosen])))
-            needed = _WORTH * len(self.draws) / np.quantile(found, _LEFT_OUT)
+            needed = _WORTH * len(self.draws) / np.quantile(np.nan_to_num(found, nan=1), _LEFT_OUT)
             most = len(self.draws) // _ROW
             rows = int(np.clip(np.ceil(needed / _ROW), 1, most))
             return jnp.asarray(rows if rows < most / _DEARER else most)
@@ -180,7 +181,10 @@ class Library(Data):
 def worth(
     library: Library, model: TwoStageModel, theta_1: Float[Array, "n d"]
 ) -> Float[Array, " n"]:
-    """How many draws of q(. | theta_1) exp(L) it is worth: (sum of weights)^2 / sum of squares."""
+    """How many draws of q(. | theta_1) exp(L) it is worth: (sum of weights)^2 / sum of squares.
+
+    NaN where L is -infinity at all of its draws.
+    """
     values = model.tempered(library.log_likelihood)
 
     def one(theta_1: Array) -> Array:
