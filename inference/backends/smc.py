@@ -74,14 +74,14 @@ class TemperedSMC(PopulationBackend):
             number, many = self.num_runs, self.is_sharded
             return run(prior, key, stages, number, num_particles, effort, monitor, many)
 
-        found = None
         if size is None:
-            found = runs(key_size, self.num_particles)
-            size = self._size(prior, found)
-        if found is None or found.lag.passed:
+            size, found = self.num_particles, runs(key_size, self.num_particles)
+            # Where these lag, more particles would lag as far behind, at a price.
+            if found.lag.passed:
+                size = self._size(prior, found)
+                found = runs(key_run, size)
+        else:
             found = runs(key_run, size)
-        else:  # More particles lag as far behind, at a price.
-            size = self.num_particles
         values = self._draws(prior, key_draw, stages[-1], found, effort.num_moves)
         pair = (np.asarray(found.particles.theta_1), np.asarray(found.particles.negative))
         checks, unverified = self._negatives(prior, key_fresh, *pair, found.exchangeable)

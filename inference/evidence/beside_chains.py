@@ -83,7 +83,7 @@ def log_evidence_beside(
     if not found.lag.passed:
         return None, (
             f"log evidence: not estimated, since tempered populations lag ({found.lag.message}); "
-            "try the smc or nested backend"
+            "try the nested backend"
         )
     particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
     check = compare(
