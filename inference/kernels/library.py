@@ -8,9 +8,9 @@ has the weight ::
 
 lambda C cancels, whatever it is. So draws of h, made once, serve as proposals under every theta_1,
 and a choice among hundreds of them evaluates no C. B is the law of theta_2 before agreement, if
-theta_1 has the mean and the variances of some draws: p1's to begin with, and then those of chains
-in warm-up, or of a pilot at each power of the likelihood, since data may hold theta_1 where p1's
-library has hardly a draw. Nested sampling keeps p1's.
+theta_1 has the mean and the variances of some draws: p1's to begin with, and then, where this is
+worth less, those of chains in warm-up or of a pilot at a power of the likelihood, since data may
+hold theta_1 where p1's library has hardly a draw. Nested sampling keeps p1's.
 The weights then vary little in few dimensions; their effective number falls geometrically with d,
 and with it what the move does.
 
