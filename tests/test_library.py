@@ -43,9 +43,11 @@ def conditioned(model, spread, number, seed):
     return law.sample_with_tries(jax.random.key(seed), (number,))[0]
 
 
-def moved_by(move, model, start, seed):
+def moved_by(library, model, start, seed, num_rows):
     keys = jax.random.split(jax.random.key(seed), len(start))
-    return jax.jit(jax.vmap(lambda key, w: move(key, model, POINT, w)))(keys, start)
+    return jax.jit(jax.vmap(lambda key, w: library.move(key, model, POINT, w, num_rows)))(
+        keys, start
+    )
 
 
 @pytest.mark.parametrize(("centre", "is_right"), [(0.0, True), (0.5, False)])
@@ -57,10 +59,9 @@ def test_a_step_leaves_q_invariant_if_the_base_is_that_of_the_draws(
     num_draws, number = num_draws * NUMBER // 64 * 64, int(number * NUMBER)
     draws = conditioned(model, 2**0.5, num_draws, seed)
     library = gather(model, draws, jnp.full(1, centre), jnp.full(1, 2**0.5))
-    if has_few:
-        library = replace(library, num_rows=jnp.asarray(2))
+    num_rows = jnp.asarray(2) if has_few else library.num_rows
     w = conditioned(model, 1.0, number, seed + 1)
-    moved = moved_by(library.move_negative, model, w, seed + 2)
+    moved = moved_by(library, model.temper(0.0), w, seed + 2, num_rows)
     expected = share_on_the_left(model, 0.3, 1.0)
     error = np.sqrt(expected * (1 - expected) * (1 / number + 1 / num_draws))
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
@@ -77,9 +78,9 @@ def test_linear_weights_are_the_weights(model, seed):
     start = conditioned(model, 1.0, 1000, seed + 1)
     moved = []
     for stage in (GaussianStage(1.0), Unnamed(1.0)):
-        plain = model.replace(second_stage=stage)
+        plain = model.replace(second_stage=stage).temper(0.0)
         library = gather(plain, draws, jnp.full(1, 0.5), jnp.full(1, 2**0.5))
-        moved.append(moved_by(library.move_negative, plain, start, seed + 2))
+        moved.append(moved_by(library, plain, start, seed + 2, library.num_rows))
     np.testing.assert_array_equal(*moved)
 
 
@@ -87,10 +88,9 @@ def test_linear_weights_are_the_weights(model, seed):
 def test_a_step_of_theta_2_feels_the_data_at_their_power(model, seed, power, is_right):
     draws = conditioned(model, 2**0.5, 4 * NUMBER, seed)
     library = gather(model, draws, jnp.zeros(1), jnp.full(1, 2**0.5))
-    library = replace(library, num_rows_2=jnp.asarray(2))
     start = conditioned(model, 1.0, NUMBER, seed + 1)
     tempered = model.temper(jnp.asarray(power))
-    moved = moved_by(library.move_second, tempered, start, seed + 2)
+    moved = moved_by(library, tempered, start, seed + 2, jnp.asarray(2))
     expected = share_on_the_left(model, 0.3, 1.0, 0.5)
     error = np.sqrt(expected * (1 - expected) / NUMBER)
     assert (abs(float((moved < 0).mean()) - expected) < z_limit() * error) == is_right
@@ -112,7 +112,8 @@ def test_a_library_that_data_exclude_leaves_theta_2_where_it_is(model, seed):
     library = build(jax.random.key(seed), excluded)
     assert int(library.num_rows_2) == len(library.draws) // 64 > int(library.num_rows)
     start = jnp.full((100, 1), 60.0)
-    assert (moved_by(library.move_second, excluded, start, seed) == start).all()
+    moved = moved_by(library, excluded, start, seed, library.num_rows_2)
+    assert (moved == start).all()
 
 
 def test_its_worth_falls_as_the_law_narrows(model, seed):
@@ -140,6 +141,10 @@ def test_a_sampler_made_for_other_theta_1_is_worth_more_there(seed):
     alone = model.temper(0.0)
     before, after = (np.median(worth(x.library, alone, theta_1)) for x in (first, made))
     assert after > 5 * before
+    # One that needs all of its rows is made anew wherever it is asked for.
+    worst = replace(first.library, num_rows=jnp.asarray(len(first.library.draws) // 64))
+    again = PersistentNegative(library=worst).made_for(key, model, np.asarray(theta_1))
+    assert not np.array_equal(again.library.draws, worst.draws)
     # Where it is made matters, and not for how wide a cloud of theta_1.
     point = np.repeat(np.asarray(theta_1).mean(axis=0)[None], 64, axis=0)
     of_point = first.made_for(key, model, point)

@@ -72,32 +72,21 @@ class Library(Data):
     num_rows: Int[Array, ""]
     num_rows_2: Int[Array, ""]
 
-    def move_second(
+    def move(
         self,
         key: jax.Array,
         model: TwoStageModel,
         theta_1: Float[Array, " d"],
-        theta_2: Float[Array, " d"],
+        start: Float[Array, " d"],
+        num_rows: Int[Array, ""],
     ) -> Float[Array, " d"]:
-        """Choose among theta_2 and draws; q(. | theta_1) exp(L) stays invariant."""
-        return self._move(key, model, theta_1, theta_2, self.num_rows_2)
+        """Choose among `start` and rows of draws; q(. | theta_1) exp(L) stays invariant.
 
-    def move_negative(
-        self,
-        key: jax.Array,
-        model: TwoStageModel,
-        theta_1: Float[Array, " d"],
-        w: Float[Array, " d"],
-    ) -> Float[Array, " d"]:
-        """Choose among w, which knows no data, and draws; q(. | theta_1) stays invariant."""
-        return self._move(key, model.temper(0.0), theta_1, w, self.num_rows)
-
-    def _move(
-        self, key: jax.Array, model: TwoStageModel, theta_1: Array, start: Array, num_rows: Array
-    ) -> Array:
-        """Choose a row by its total weight, and then one of its draws."""
+        Negative samples, which know no data, move under the model at power 0. A row is chosen by
+        its total weight, and then one of its draws.
+        """
         key_first, key_rows, key_draw = jax.random.split(key, 3)
-        most = len(self.draws) // _ROW
+        most = self._most_rows
         first = jax.random.randint(key_first, (), 0, most)
         log_weights = self._weighing(model, theta_1)
 
@@ -154,9 +143,13 @@ class Library(Data):
         Data count at a power, for theta_2.
         """
         judged = self.judged_at(model.temper(power), theta_1)
-        if judged.num_rows <= self.num_rows:
-            return judged
-        return build(key, model, theta_1).judged_at(model.temper(power), theta_1)
+        # One that asks for all of its rows is at its worst, and says no more of itself.
+        is_worth_it = judged.num_rows <= self.num_rows < self._most_rows
+        return judged if is_worth_it else build(key, model, theta_1, power)
+
+    @property
+    def _most_rows(self) -> int:
+        return len(self.draws) // _ROW
 
     def judged_at(self, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"]) -> "Library":
         """Return the library with as many rows of proposals as hold a few draws that count."""
@@ -165,9 +158,8 @@ class Library(Data):
         def num_rows(model: TwoStageModel) -> Int[Array, ""]:
             found = np.asarray(worth(self, model, jnp.asarray(theta_1[chosen])))
             needed = _WORTH * len(self.draws) / np.quantile(np.nan_to_num(found, nan=1), _LEFT_OUT)
-            most = len(self.draws) // _ROW
-            rows = int(np.clip(np.ceil(needed / _ROW), 1, most))
-            return jnp.asarray(rows if rows < most / _DEARER else most)
+            rows = int(np.clip(np.ceil(needed / _ROW), 1, self._most_rows))
+            return jnp.asarray(rows if rows < self._most_rows / _DEARER else self._most_rows)
 
         return replace(self, num_rows=num_rows(model.temper(0.0)), num_rows_2=num_rows(model))
 
@@ -200,7 +192,10 @@ def is_possible(model: TwoStageModel) -> bool:
 
 
 def build(
-    key: jax.Array, model: TwoStageModel, theta_1: Float[np.ndarray, "n d"] | None = None
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[np.ndarray, "n d"] | None = None,
+    power: float = 1.0,
 ) -> Library:
     """Anneal a library.
 
@@ -210,6 +205,8 @@ def build(
     model : TwoStageModel
     theta_1 : array, shape (n, d), optional
         Draws for which it is made; by default it is made for p1.
+    power : float
+        Of the likelihood under which theta_2 will move.
     """
     origin, variance = model.space.origin, np.asarray(model.first_stage.reference_variance)
     key_judged, *keys = prng.split(key, 1 + _NUM_POPULATIONS)
@@ -223,7 +220,7 @@ def build(
     populations = [anneal(key, base, centre, _NUM_PARTICLES).particles for key in keys]
     draws = jnp.concatenate(populations)
     library = gather(model, draws, centre, jnp.asarray(spread, origin.dtype))
-    return library.judged_at(model, theta_1)
+    return library.judged_at(model.temper(power), theta_1)
 
 
 @jax.jit

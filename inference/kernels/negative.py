@@ -198,7 +198,8 @@ class PersistentNegative(NegativeSampler):
         def borrow(key: jax.Array, w: Array) -> Array:
             if self.library is None:
                 return w
-            return self.library.move_negative(jax.random.fold_in(key, 1), model, theta_1, w)
+            key, alone = jax.random.fold_in(key, 1), model.temper(0.0)
+            return self.library.move(key, alone, theta_1, w, self.library.num_rows)
 
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry

@@ -38,7 +38,8 @@ def leap(
 
     theta_2 = independence_step(key, model, theta_1, theta_2, log_weight)
     if isinstance(negative, PersistentNegative) and negative.library is not None:
-        theta_2 = negative.library.move_second(jax.random.fold_in(key, 1), model, theta_1, theta_2)
+        library, key = negative.library, jax.random.fold_in(key, 1)
+        theta_2 = library.move(key, model, theta_1, theta_2, library.num_rows_2)
     return theta_2
 
 
