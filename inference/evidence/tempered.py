@@ -86,11 +86,12 @@ class TemperedRuns(NamedTuple):
         A population that has a power's law keeps the mean of L when it moves. One that lags behind
         approaches that law with every move, always from the same side, so that its runs agree on
         an evidence that is too small. What is summed over powers is what the approach is worth,
-        and counts beside the error that the evidence has anyway.
+        and counts beside the error that the evidence has anyway: runs that differ are few, and need
+        not lag.
         """
         approach = (self.means - self.before)[:, 1:] @ np.diff(self.powers)
-        mean, error = approach.mean(), approach.std(ddof=1) / np.sqrt(len(approach))
-        error = np.hypot(error, self.estimate.standard_error)
+        spread = np.hypot(approach.std(ddof=1), self.log_evidence.std(ddof=1))
+        mean, error = approach.mean(), spread / np.sqrt(len(approach))
         return check_no_shift(
             "lag",
             {"mean of L": (float(mean), float(error), 1.0)},
