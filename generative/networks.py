@@ -94,6 +94,20 @@ def heads(network: TwoHeadedNetwork, inputs: Float[Array, "n in"]) -> Float[Arra
     return jax.nn.sigmoid(logits(network, inputs))
 
 
+def roots_of_probabilities(logit: Float[Array, "*n"]) -> tuple[Array, Array]:
+    """Square roots of the probabilities of yes and of no.
+
+    With one exponential for both, of an argument that is never positive: nothing overflows, and
+    the derivative is that of the root at every logit, 0 included.
+    """
+    is_likely = logit >= 0
+    # Not jnp.abs, whose derivative at 0 is 0.
+    odds_root = jnp.exp(-0.5 * jnp.where(is_likely, logit, -logit))
+    larger = jax.lax.rsqrt(1 + odds_root**2)
+    smaller = odds_root * larger
+    return jnp.where(is_likely, larger, smaller), jnp.where(is_likely, smaller, larger)
+
+
 def hellinger_residuals(
     network: TwoHeadedNetwork, inputs: Float[Array, "n in"]
 ) -> Float[Array, " 2*n"]:
@@ -102,12 +116,8 @@ def hellinger_residuals(
     The distance is that between the two heads' answer distributions, in [0, 1]. Square roots of
     probabilities are smooth in the logits and make C a sum of squares, as Gauss-Newton wants.
     """
-    first, second = logits(network, inputs)
-
-    def root(logit: Array) -> Array:
-        return jnp.exp(0.5 * jax.nn.log_sigmoid(logit))
-
-    difference = jnp.concatenate([root(first) - root(second), root(-first) - root(-second)])
+    first, second = map(roots_of_probabilities, logits(network, inputs))
+    difference = jnp.concatenate([x - y for x, y in zip(first, second, strict=True)])
     return difference / inputs.shape[0] ** 0.5
 
 

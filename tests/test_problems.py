@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from generative import GaussianStage, InvalidInput, problems, simulate
+from generative.networks import roots_of_probabilities
 from generative.problems import separable
 from generative.problems.wells import _Wells
 from tests.oracles import coordinate_posterior, linear_posterior, singular_log_normalizer
@@ -163,3 +164,15 @@ def test_covariance_of_the_difference_in_closed_form():
     contrast = np.array([-1.0, 1.0])
     expected = contrast @ covariance @ contrast
     np.testing.assert_allclose(problem.truth.cov_difference, [[expected]], atol=1e-10)
+
+
+@pytest.mark.parametrize("logit", [-1000.0, -30.0, -1.3, 0.0, 0.7, 30.0, 1000.0])
+def test_roots_of_probabilities_and_their_derivatives(logit):
+    yes, no = special.expit([logit, -logit])
+    slope = np.array([0.5 * no * yes**0.5, -0.5 * yes * no**0.5])
+    bend = np.array([no * (no - 2 * yes) * yes**0.5, yes * (yes - 2 * no) * no**0.5]) / 4
+    first = jax.jacfwd(roots_of_probabilities)
+    found = (fn(jnp.asarray(logit)) for fn in (roots_of_probabilities, first, jax.jacfwd(first)))
+    expected = (np.sqrt([yes, no]), slope, bend)
+    for values, exact in zip(found, expected, strict=True):
+        np.testing.assert_allclose(values, exact, rtol=1e-12, atol=1e-200)
