@@ -13,6 +13,7 @@ from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
 from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.averages import log_of_mean, mean_of_runs
+from inference.checks import Check
 from inference.evidence import nested, pilot, tempered
 from inference.evidence.beside_chains import log_evidence_beside
 from inference.evidence.population import Recipe
@@ -81,6 +82,15 @@ def test_populations_that_approach_their_law_show(seed):
     differing = found._replace(log_evidence=found.log_evidence + 2 * np.arange(8))
     assert np.isinf(differing.estimate.standard_error)
     assert differing.lag.passed, differing.lag.message
+
+
+def test_populations_that_lag_are_not_repeated(seed, monkeypatch):
+    late = Check("lag", False, "late", "both")
+    monkeypatch.setattr(tempered.TemperedRuns, "lag", property(lambda self: late))
+    backend = TemperedSMC(num_draws=16, num_particles=16, num_runs=2, negative="persistent")
+    draws = backend.draw(problems.get("double_well").model, jax.random.key(seed))
+    assert "doubling" not in [check.name for check in draws.checks]
+    assert draws.unverified == ("doubling (populations lag)",)
 
 
 @pytest.mark.slow

@@ -137,8 +137,7 @@ def test_populations_that_are_bridged_are_right(seed, monkeypatch, omits):
 def test_populations_that_agree_on_a_wrong_evidence_are_seen_to_lag(seed):
     """Eight wells at once: moves go on where reweighting ended, in every run."""
     problem = problems.get("separate_wells")
-    backend = TemperedSMC(num_draws=128, max_particles=128, max_doublings=0)
-    draws = backend.draw(problem.model, jax.random.key(seed))
+    draws = TemperedSMC(num_draws=128).draw(problem.model, jax.random.key(seed))
     assert draws.log_evidence.value < problem.truth.log_evidence - 100
     assert not {check.name: check.passed for check in draws.checks}["lag"]
 

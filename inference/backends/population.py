@@ -24,6 +24,7 @@ from inference.evidence.prior import (
     annealed_prior,
     prior_sampler,
 )
+from inference.evidence.tempered import LAG
 from inference.functionals import functionals
 from inference.kernels.exchange.lag import MOST, moves_needed
 from inference.kernels.negative import NegativeSampler, RejectionNegative
@@ -62,7 +63,8 @@ class PopulationBackend(Sampler):
     max_doublings : int
         Where negative samples are not exact, all is repeated with twice their moves and twice the
         conditional sweeps of annealed draws, so many times at most, until that changes nothing.
-        0 skips this check, and the run ends as `unverified`.
+        0 skips this check, and the run ends as `unverified`. Populations that lag behind their
+        powers are not repeated, since more moves of negative samples would not mend them.
     num_fresh : int
         Where negative samples are not exact, so many of them are compared with freshly annealed
         ones. 0 skips this check, and the run ends as `unverified`.
@@ -126,7 +128,13 @@ class PopulationBackend(Sampler):
             prior = annealed_prior(recipe)
             draws, size = self._attempt(prior, key, effort, None, monitor)
         checks: list[Check] = []
+        unverified = []
+        if not prior.is_exact and self.max_doublings == 0:
+            unverified = ["doubling (max_doublings = 0)"]
         for doubling in range(0 if prior.is_exact else self.max_doublings):
+            if _lag(draws):  # which more moves of negative samples would not mend, at a price
+                unverified = [] if doubling else ["doubling (populations lag)"]
+                break
             key_again = prng.fold_in(key_doubling, doubling)
             num_moves, effort = effort.num_moves, effort.times(2)
             doubled, _ = self._attempt(prior, key_again, effort, size, monitor)
@@ -134,10 +142,7 @@ class PopulationBackend(Sampler):
             draws = replace(doubled, doubling=found)
             if all(check.passed for check in checks):
                 break
-        unchecked = not prior.is_exact and self.max_doublings == 0
-        return draws.also(
-            checks, [prior.note], ["doubling (max_doublings = 0)"] if unchecked else []
-        )
+        return draws.also(checks, [prior.note], unverified)
 
     @abstractmethod
     def _attempt(
@@ -185,6 +190,10 @@ def _moves_needed(prior: PriorSampler, key: jax.Array, effort: Effort) -> int:
     drawn = prior.draw(key_draw, _NUM_LAG_POINTS, effort)
     pairs = (drawn.theta_1[None], drawn.negative[None])
     return moves_needed(key_lag, prior.recipe.kernel(0.0), tuning, *pairs)
+
+
+def _lag(draws: Draws) -> bool:
+    return any(check.name == LAG and not check.passed for check in draws.checks)
 
 
 def negative_check(num_failed: int) -> Check:

@@ -30,6 +30,8 @@ from inference.evidence.prior import Effort, PriorSampler
 from inference.kernels.exchange.state import Tuning
 from inference.running.progress import SILENT, Monitor
 
+LAG = "lag"
+
 
 class Reweighting(NamedTuple):
     """What it did to each run's population.
@@ -93,11 +95,11 @@ class TemperedRuns(NamedTuple):
         spread = np.hypot(approach.std(ddof=1), self.log_evidence.std(ddof=1))
         mean, error = approach.mean(), spread / np.sqrt(len(approach))
         return check_no_shift(
-            "lag",
+            LAG,
             {"mean of L": (float(mean), float(error), 1.0)},
             "change of L by moves alone, along the path",
             len(approach) - 1,
-            about="evidence",
+            about="both",
             unit="nats",
         )
 
