@@ -2,16 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from generative import InvalidInput, TwoStageModel
-from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.normalizer.closed_form import closed_form
 from inference.normalizer.gauss_newton import gauss_newton
@@ -211,10 +210,8 @@ def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> 
     InvalidInput
         If C is NaN or negative at theta_1 or at draws of the second stage around it.
     """
-    stage = model.second_stage.around(jnp.asarray(theta_1))
-    draws = stage.sample(jax.random.key(seed), (_NUM_TRIAL_DRAWS // len(theta_1) + 1,))
-    points = jnp.concatenate([jnp.asarray(theta_1), draws.reshape(-1, model.dimension)])
-    values = np.asarray(over_points(Partial(TwoStageModel.disagreement, model), points))
+    number = _NUM_TRIAL_DRAWS // len(theta_1) + 1
+    values = np.asarray(_disagreements(jax.random.key(seed), model, theta_1, number))
     for is_bad, found in ((np.isnan(values), "NaN"), (values < -_ROUNDING, "a negative value")):
         if is_bad.any():
             raise InvalidInput(
@@ -222,6 +219,16 @@ def check_disagreement(model: TwoStageModel, theta_1: np.ndarray, seed: int) -> 
                 f"{found} at {int(is_bad.sum())} of {len(values)} points around theta_1",
                 "numbers >= 0",
             )
+
+
+@partial(jax.jit, static_argnums=3)
+def _disagreements(
+    key: jax.Array, model: TwoStageModel, theta_1: Float[Array | np.ndarray, "point d"], number: int
+) -> Float[Array, " n"]:
+    """C at points, and at draws of the second stage around each of them."""
+    draws = model.second_stage.around(theta_1).sample(key, (number,))
+    points = jnp.concatenate([theta_1, draws.reshape(-1, model.dimension)])
+    return jax.lax.map(model.disagreement, points)
 
 
 def _reshaped(estimate: Estimate, shape: tuple[int, ...]) -> Estimate:
