@@ -82,6 +82,11 @@ def test_populations_that_approach_their_law_show(seed):
     differing = found._replace(log_evidence=found.log_evidence + 2 * np.arange(8))
     assert np.isinf(differing.estimate.standard_error)
     assert differing.lag.passed, differing.lag.message
+    lost = found._replace(log_evidence=np.append(found.log_evidence[1:], -np.inf))
+    assert lost.lag.passed and not np.isfinite(lost.estimate.standard_error)
+    # A constant L, up to how its mean is rounded.
+    level = {"means": np.full_like(found.means, 3), "before": np.full_like(found.means, 3 + 4e-16)}
+    assert found._replace(**level, log_evidence=np.full(8, 3.0)).lag.passed
 
 
 def test_populations_that_lag_are_not_repeated(seed, monkeypatch):

@@ -98,7 +98,7 @@ class PopulationBackend(Sampler):
             draws = self._doubled(model, sampler, key, monitor)
             failed = not all(check.passed for check in draws.checks if check.name == NEGATIVES)
         except RejectionCapped:
-            if self.negative != "auto":
+            if self.negative != "auto" or not isinstance(sampler, RejectionNegative):
                 raise
             failed = True
         if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
@@ -115,17 +115,11 @@ class PopulationBackend(Sampler):
         key, key_prior, key_doubling, key_moves = prng.split(key, 4)
         recipe = Recipe(model, sampler, self.max_num_steps)
         prior = prior_sampler(recipe, key_prior)
-        moves = sampler.whole(self.num_moves or _FEWEST_MOVES)
-        effort = Effort(moves, self.num_annealed, NUM_SWEEPS)
-        if self.num_moves is None and not prior.is_exact:
-            most = _MOST_SWEEPS * sampler.moves_each if sampler.moves_each > 1 else MOST
-            needed = min(_moves_needed(prior, key_moves, effort), most)
-            # Doubling gets there, and what half as many leave is what it has to see.
-            moves = sampler.whole(max(moves, needed // 2 if self.max_doublings else needed))
-            effort = effort._replace(num_moves=moves)
+        effort = self._effort(prior, key_moves)
         draws, size = self._attempt(prior, key, effort, None, monitor)
         if not prior.holds_at(draws.values["theta_2"]):
             prior = annealed_prior(recipe)
+            effort = self._effort(prior, key_moves)
             draws, size = self._attempt(prior, key, effort, None, monitor)
         checks: list[Check] = []
         unverified = []
@@ -143,6 +137,22 @@ class PopulationBackend(Sampler):
             if all(check.passed for check in checks):
                 break
         return draws.also(checks, [prior.note], unverified)
+
+    def _effort(self, prior: PriorSampler, key: jax.Array) -> Effort:
+        """Return what the first attempt makes: where moves are not given, as many as are needed.
+
+        Where doubling follows it is half of that.
+        """
+        sampler = prior.recipe.negative
+        moves = sampler.whole(self.num_moves or _FEWEST_MOVES)
+        effort = Effort(moves, self.num_annealed, NUM_SWEEPS)
+        if self.num_moves is not None or prior.is_exact:
+            return effort
+        most = _MOST_SWEEPS * sampler.moves_each if sampler.moves_each > 1 else MOST
+        needed = min(_moves_needed(prior, key, effort), most)
+        # Doubling gets there, and what half as many leave is what it has to see.
+        moves = sampler.whole(max(moves, needed // 2 if self.max_doublings else needed))
+        return effort._replace(num_moves=moves)
 
     @abstractmethod
     def _attempt(

@@ -99,7 +99,7 @@ class TemperedSMC(PopulationBackend):
 
     def _size(self, prior: PriorSampler, found: TemperedRuns) -> int:
         """Particles per run that the target needs, and draws that are to look like one law."""
-        variance = found.log_evidence.var(ddof=1) / self.num_runs
+        variance = found.spread**2 / self.num_runs
         for_evidence = variance / self.target_standard_error**2
         model, particles = prior.recipe.model, found.particles
         values = described(model, *(np.asarray(x) for x in particles[:2]))
@@ -168,13 +168,13 @@ def _largest_share(quantities: dict[str, np.ndarray]) -> float:
 
 
 def _checks(found: TemperedRuns) -> list[Check]:
-    spread = float(found.log_evidence.std(ddof=1))
     accepted = float(found.acceptance_rate.min()) if len(found.acceptance_rate) else 1.0
     return [
         Check(
             "evidence",
             bool(np.isfinite(found.estimate.standard_error)),
-            f"log evidence differs by {spread:.2g} nats between runs, at most {LARGEST_SPREAD:g}",
+            f"log evidence differs by {found.spread:.2g} nats between runs, "
+            f"at most {LARGEST_SPREAD:g}",
             "both",
         ),
         Check(

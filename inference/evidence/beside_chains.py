@@ -75,10 +75,9 @@ def log_evidence_beside(
     if check is not None and not check.passed:
         return None, f"log evidence: not estimated, since the prior is not drawn: {check.message}"
     if not np.isfinite(found.estimate.standard_error):
-        spread = float(found.log_evidence.std(ddof=1))
         return None, (
-            f"log evidence: not estimated, since tempered populations differ by {spread:.2g} nats "
-            "between runs; try the smc or nested backend"
+            "log evidence: not estimated, since tempered populations differ by "
+            f"{found.spread:.2g} nats between runs; try the smc or nested backend"
         )
     if not found.lag.passed:
         return None, (

@@ -31,6 +31,7 @@ from inference.kernels.exchange.state import Tuning
 from inference.running.progress import SILENT, Monitor
 
 LAG = "lag"
+_ROUNDING = 1e-9
 
 
 class Reweighting(NamedTuple):
@@ -82,6 +83,12 @@ class TemperedRuns(NamedTuple):
     exchangeable: Check | None
 
     @property
+    def spread(self) -> float:
+        """Standard deviation of the log evidence over runs, nats; infinite where a run has none."""
+        is_whole = np.isfinite(self.log_evidence).all()
+        return float(self.log_evidence.std(ddof=1)) if is_whole else np.inf
+
+    @property
     def lag(self) -> Check:
         """Check that moves did not go on where reweighting ended.
 
@@ -89,15 +96,18 @@ class TemperedRuns(NamedTuple):
         approaches that law with every move, always from the same side, so that its runs agree on
         an evidence that is too small. What is summed over powers is what the approach is worth,
         and counts beside the error that the evidence has anyway: runs that differ are few, and need
-        not lag.
+        not lag. Particles that do not move approach nothing, and are not seen here.
         """
+        if np.isinf(self.spread):
+            return Check(LAG, True, "a run without evidence tells nothing of lag", "both")
         approach = (self.means - self.before)[:, 1:] @ np.diff(self.powers)
-        spread = np.hypot(approach.std(ddof=1), self.log_evidence.std(ddof=1))
-        mean, error = approach.mean(), spread / np.sqrt(len(approach))
+        spread = np.hypot(approach.std(ddof=1), self.spread)
+        rounding = _ROUNDING * (1 + np.abs(self.means[:, 1:]).max())  # of a constant L
+        mean, error = approach.mean(), np.hypot(spread / np.sqrt(len(approach)), rounding)
         return check_no_shift(
             LAG,
             {"mean of L": (float(mean), float(error), 1.0)},
-            "change of L by moves alone, along the path",
+            f"moves alone change L by {mean:.2g} nats along the path",
             len(approach) - 1,
             about="both",
             unit="nats",
@@ -117,7 +127,7 @@ class TemperedRuns(NamedTuple):
         left = mean_of_runs((self.means[:, :-1] @ steps)[None])
         right = mean_of_runs((self.means[:, 1:] @ steps)[None])
         reached = self.powers[-1] >= 1
-        lag = 0.5 * self.log_evidence.var(ddof=1)
+        lag = 0.5 * self.spread**2
 
         def bound(value: np.ndarray, otherwise: float) -> float:
             return float(value[0]) if reached and np.isfinite(value[0]) else otherwise

@@ -27,7 +27,7 @@ class Draws:
     negative : NegativeSampler or None
         How negative samples were made, where there were any.
     unverified : tuple of str
-        Checks that its options switched off, though the method is not exact without them.
+        Checks that were not made, though the method is not exact without them, and why.
     other_target : str or None
         What the draws are of, where that is not the posterior.
     tuning : dict
