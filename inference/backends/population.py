@@ -94,14 +94,15 @@ class PopulationBackend(Sampler):
         moves = self.num_moves or _FEWEST_MOVES
         settings = (self.negative, self.rejection_cap, self.max_num_steps, moves)
         sampler, note = choose(model, *settings)
+        is_provisional = self.negative == "auto" and isinstance(sampler, RejectionNegative)
         try:
             draws = self._doubled(model, sampler, key, monitor)
             failed = not all(check.passed for check in draws.checks if check.name == NEGATIVES)
         except RejectionCapped:
-            if self.negative != "auto" or not isinstance(sampler, RejectionNegative):
+            if not is_provisional:
                 raise
             failed = True
-        if failed and self.negative == "auto" and isinstance(sampler, RejectionNegative):
+        if failed and is_provisional:
             # The pilot has not seen the smallest Z of the prior, or the posterior prefers less.
             why = "rejection hit its cap"
             sampler, note = without_rejection(model, self.max_num_steps, moves, why)
@@ -122,12 +123,8 @@ class PopulationBackend(Sampler):
             effort = self._effort(prior, key_moves)
             draws, size = self._attempt(prior, key, effort, None, monitor)
         checks: list[Check] = []
-        unverified = []
-        if not prior.is_exact and self.max_doublings == 0:
-            unverified = ["doubling (max_doublings = 0)"]
         for doubling in range(0 if prior.is_exact else self.max_doublings):
             if _lag(draws):  # which more moves of negative samples would not mend, at a price
-                unverified = [] if doubling else ["doubling (populations lag)"]
                 break
             key_again = prng.fold_in(key_doubling, doubling)
             num_moves, effort = effort.num_moves, effort.times(2)
@@ -136,6 +133,9 @@ class PopulationBackend(Sampler):
             draws = replace(doubled, doubling=found)
             if all(check.passed for check in checks):
                 break
+        is_unchecked = not prior.is_exact and draws.doubling is None
+        why = "populations lag" if self.max_doublings else "max_doublings = 0"
+        unverified = [f"doubling ({why})"] if is_unchecked else []
         return draws.also(checks, [prior.note], unverified)
 
     def _effort(self, prior: PriorSampler, key: jax.Array) -> Effort:
