@@ -109,7 +109,7 @@ def simulations(
         data = simulate_data(model, key_data, true.theta_2)
         posed = model.replace(data={name: x[0] for name, x in data.items()})
         try:
-            draws = sampler.draw(posed, key_draw)
+            draws = sampler.renewed(posed, sampler.draw(posed, key_draw), key_draw)
         except (NonFiniteState, AgreementNotReached):
             yield {_CONVERGED: 0.0}
             continue

@@ -37,11 +37,12 @@ def annealed_draws(
     theta_1: Float[Array | np.ndarray, "point d"],
     num_particles: int,
     num_sweeps: int = 1,
+    start: Float[Array | np.ndarray, "point d"] | None = None,
 ) -> Float[np.ndarray, "point d"]:
     """Draw from q(. | theta_1) at each of many theta_1, independently.
 
     At each point a pilot population chooses a schedule; the draw starts at one of the pilot's
-    particles and makes conditional sweeps along that schedule.
+    particles, or where it is told to, and makes conditional sweeps along that schedule.
 
     Parameters
     ----------
@@ -52,12 +53,16 @@ def annealed_draws(
         Of the pilot and of every sweep. Too few, and minor modes keep some of the pilot's error.
     num_sweeps : int
         Each leaves about 1 / num_particles of that error.
+    start : array, shape (point, d), optional
+        Draws of q, of which those that come back are then draws exactly, whatever the pilot found.
     """
     points = np.asarray(theta_1)
+    given = None if start is None else list(_blocks(np.asarray(start)))
     blocks = []
     for index, block in enumerate(_blocks(points)):
         key_pilot, key_sweep = prng.split(prng.fold_in(key, index))
-        starts, schedules = pilots(key_pilot, model, block, num_particles)
+        found, schedules = pilots(key_pilot, model, block, num_particles)
+        starts = found if given is None else given[index]
         settings = (np.asarray(num_sweeps), num_particles, rungs(schedules))
         blocks.append(_refreshed(key_sweep, model, block, schedules, starts, *settings))
     return np.concatenate([np.asarray(block) for block in blocks])[: len(points)]

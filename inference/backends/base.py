@@ -6,17 +6,21 @@ from typing import Any, ClassVar, Literal
 import jax
 from jax.tree_util import Partial
 from jaxtyping import PyTree
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from generative import InvalidInput, TwoStageModel
 from generative.values import is_integer, require_kind
 from inference import prng
+from inference.annealing.certificate import check_renewed
 from inference.devices import shard
 from inference.estimate import Estimate
 from inference.results.draws import Draws
 from inference.results.run import Run
 from inference.results.sampled import run_of
 from inference.running.progress import SILENT, Monitor
+
+# Beyond this, conditional SMC would need more memory than the draws.
+_LARGEST_RENEWED = 20_000
 
 ChainMethod = Literal["vectorized", "sequential", "sharded"]
 
@@ -68,6 +72,13 @@ class Backend(BaseModel):
 class Sampler(Backend):
     """Base of the backends that draw from the posterior.
 
+    Parameters
+    ----------
+    num_renewed : int
+        theta_2 at so many draws is compared with what conditional SMC makes of it, which reaches
+        basins that the run may have missed; up to 20 000 parameters. 0 skips this check, and the
+        run ends as `unverified`.
+
     Attributes
     ----------
     evidence_stands_alone : bool
@@ -76,6 +87,7 @@ class Sampler(Backend):
     """
 
     evidence_stands_alone: ClassVar[bool] = False
+    num_renewed: int = Field(64, ge=0)
 
     @abstractmethod
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
@@ -92,12 +104,30 @@ class Sampler(Backend):
     ) -> Run:
         """Draw, and put a run together from the draws; see :meth:`Backend.run`."""
         key = jax.random.key(seed)
-        draws = self.draw(model, prng.split(key, 3)[0], monitor)
+        draws = self.renewed(model, self.draw(model, prng.split(key, 3)[0], monitor), key)
 
         def log_evidence(key: jax.Array) -> tuple[Estimate | None, str]:
             return self.log_evidence(model, draws, key, monitor)
 
         return run_of(model, draws, key, configuration, log_evidence, self.evidence_stands_alone)
+
+    def renewed(self, model: TwoStageModel, draws: Draws, key: jax.Array) -> Draws:
+        """Check that conditional SMC leaves the law of theta_2 as it is, where that can be done.
+
+        Parameters
+        ----------
+        model : TwoStageModel
+        draws : Draws
+            From :meth:`draw`.
+        key : PRNG key
+            Of the run.
+        """
+        if draws.other_target or draws.exhausted or model.dimension > _LARGEST_RENEWED:
+            return draws
+        if self.num_renewed == 0:
+            return draws.also(unverified=["renewed theta_2 (num_renewed = 0)"])
+        pair = (draws.values["theta_1"], draws.values["theta_2"])
+        return draws.also([check_renewed(model, prng.fold_in(key, 4), *pair, self.num_renewed)])
 
 
 def place(
