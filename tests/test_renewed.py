@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from generative import problems
-from inference import HMC, TemperedSMC, infer
+from inference import HMC, NestedSampling, TemperedSMC, infer
 from inference.annealing.certificate import check_renewed
 from inference.annealing.conditional_smc import annealed_draws
 from inference.annealing.given_data import given_data
@@ -58,10 +58,11 @@ def test_renewing_shows_a_well_that_theta_2_never_visits(seed, stuck):
     assert check.about == "both"
 
 
-def test_runs_that_agree_where_no_draw_of_the_prior_is_are_not_believed():
+@pytest.mark.parametrize("backend", [TemperedSMC(), NestedSampling()])
+def test_runs_that_agree_where_no_draw_of_the_prior_is_are_not_believed(backend):
     """Agreement of runs, and of moves with reweighting, said 44 nats too little with confidence."""
     problem = problems.get("separate_wells", d=1, **FAR)
-    run = infer(problem.model, TemperedSMC(), seed=0, progress=False)
+    run = infer(problem.model, backend, seed=0, progress=False)
     assert (
         run.log_evidence.value < problem.truth.log_evidence - 10 * run.log_evidence.standard_error
     )

@@ -63,12 +63,9 @@ def check_fresh(
     num_pairs : int
         In all chains together, about.
     """
-    chosen = _evenly(num_pairs, *theta_1.shape[:2])
-    theta_1, negative = theta_1[:, chosen], negative[:, chosen]
-    flat = theta_1.reshape(-1, model.dimension)
-    drawn = annealed_draws(key, model, flat, NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS)
-    fresh = drawn.reshape(theta_1.shape)
-    what = f"w and fresh draws of q at {len(flat)} posterior theta_1"
+    theta_1, negative = (_evenly(x, num_pairs) for x in (theta_1, negative))
+    fresh = _annealed(key, model, theta_1, NUM_FRESH_SWEEPS)
+    what = f"w and fresh draws of q at {theta_1[..., 0].size} posterior theta_1"
     return compare_draws(model.temper(0.0), FRESH, theta_1, negative, fresh, what)
 
 
@@ -86,20 +83,30 @@ def check_renewed(
     num_pairs : int
         In all chains together, about.
     """
-    chosen = _evenly(num_pairs, *theta_1.shape[:2])
-    theta_1, theta_2 = theta_1[:, chosen], theta_2[:, chosen]
-    flat, start = (x.reshape(-1, model.dimension) for x in (theta_1, theta_2))
-    effort = (NUM_FRESH_PARTICLES, _NUM_RENEWING_SWEEPS)
-    drawn = annealed_draws(key, given_data(model), flat, *effort, start)
-    renewed = drawn.reshape(theta_1.shape)
-    what = f"theta_2 and what conditional SMC makes of it at {len(flat)} draws"
+    theta_1, theta_2 = (_evenly(x, num_pairs) for x in (theta_1, theta_2))
+    renewed = _annealed(key, given_data(model), theta_1, _NUM_RENEWING_SWEEPS, theta_2)
+    what = f"theta_2 and what conditional SMC makes of it at {theta_1[..., 0].size} draws"
     return compare_draws(model, RENEWED, theta_1, theta_2, renewed, what, is_renewal=True)
 
 
-def _evenly(number: int, num_chains: int, num_draws: int) -> np.ndarray:
+def _evenly(draws: Batch, number: int) -> Float[np.ndarray, "chain chosen d"]:
     """Choose evenly spaced draws, about so many in all chains together."""
+    num_chains, num_draws = draws.shape[:2]
     of_each = min(max(_FEWEST_DRAWS, number // num_chains), num_draws)
-    return np.linspace(0, num_draws - 1, of_each).astype(int)
+    return draws[:, np.linspace(0, num_draws - 1, of_each).astype(int)]
+
+
+def _annealed(
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Batch,
+    num_sweeps: int,
+    start: Batch | None = None,
+) -> Batch:
+    """Make annealed draws at theta_1 of all chains; see :func:`annealed_draws`."""
+    flat = None if start is None else start.reshape(-1, model.dimension)
+    settings = (theta_1.reshape(-1, model.dimension), NUM_FRESH_PARTICLES, num_sweeps)
+    return annealed_draws(key, model, *settings, flat).reshape(theta_1.shape)
 
 
 def compare_draws(

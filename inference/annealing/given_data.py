@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from generative import TwoStageModel
 from generative.parts import Data
+from inference.gaussians.surrogate import posterior_potential
 
 
 class _WithData(Data):
@@ -24,9 +25,7 @@ class _WithData(Data):
 
     def disagreement(self, theta: Float[Array, " d"]) -> Float[Array, ""]:
         """Lambda C - L of one parameter vector, nats."""
-        agreement = self.model.agreement
-        penalty = agreement.strength * agreement.disagreement(theta)
-        return penalty - self.model.log_likelihood(theta)
+        return posterior_potential(self.model).value(theta)
 
 
 def given_data(model: TwoStageModel) -> TwoStageModel:
