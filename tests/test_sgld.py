@@ -43,21 +43,22 @@ def projected_and_total(model, omit, seed):
     from inference.backends import sgld
 
     rows = jnp.asarray(rows_where_z_acts(model, 10))
-    plain = chains.collect
+    plain = chains.collect_answers
 
-    def collect(kernel, with_theta, state):
+    def collect(kernel, state):
         point = jax.vmap(lambda k, c: chains.read(kernel, k, c, state.tuning))(
             state.rng_key, state.chain
         )
         shift = point.theta_1 - model.space.origin
         whitened = shift / jnp.asarray(np.sqrt(model.first_stage.variance), shift.dtype)
-        return plain(kernel, False, state) | {
+        return plain(kernel, state) | {
             "total": jnp.sum(whitened**2, axis=-1, dtype=float),
             "projected": jnp.sum((shift @ rows.T) ** 2, axis=-1, dtype=float),
         }
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sgld.chains, "collect", collect)
+        for name in ("collect", "collect_answers"):
+            patch.setattr(chains, name, collect)
         patch.setattr(
             sgld, "Langevin", lambda *a, **k: Langevin(*a, **k | {"omit_normalizer": omit})
         )
