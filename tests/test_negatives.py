@@ -11,6 +11,7 @@ from inference.annealing.anneal import anneal
 from inference.annealing.certificate import check_exchangeable, check_fresh
 from inference.annealing.conditional_smc import (
     annealed_draws,
+    annealed_populations,
     conditional_sweep,
     conditional_systematic,
 )
@@ -51,6 +52,22 @@ def test_annealed_draws_have_the_law_of_q(seed, theta_1):
     points = jnp.full((8192, 1), theta_1)
     draws = annealed_draws(jax.random.key(seed), tilted(), points, 16, 2)
     assert abs(share_z(draws, left_share(theta_1))) < z_limit(2)
+
+
+def test_means_over_conditional_populations_are_means_under_q(seed):
+    """Eight particles, one sweep from draws; such populations without a draw are wrong, below."""
+    theta_1, expected = np.zeros((4096, 1)), left_share(0.0)
+    key_start, key_made = jax.random.split(jax.random.key(seed))
+    starts = annealed_draws(key_start, tilted(), theta_1, 64, 8)
+    populations, _ = annealed_populations(key_made, tilted(), theta_1, 8, 1, starts)
+    assert populations.shape == (4096, 8, 1)
+    shares = (populations[..., 0] < 0).mean(axis=1)
+    error = shares.std() / np.sqrt(len(shares))
+    assert abs(shares.mean() - expected) < z_limit(2) * error
+    assert abs(share_z(populations[:, 0], expected)) < z_limit(2)
+    # Particles of a population depend on each other, and yet say more than one of them does.
+    of_one = np.sqrt(expected * (1 - expected) / len(shares))
+    assert 1.1 * of_one / np.sqrt(8) < error < 0.9 * of_one
 
 
 def test_small_annealed_populations_alone_do_not(seed):

@@ -36,7 +36,7 @@ _LARGEST_Z = 4.0  # standard errors
 _LARGEST_VARIANCE_ERROR = 0.05  # relative
 # An unclear variance is asked for again at seeds enough for such a standard error, within limits.
 _SHARP = 0.025
-_FEWEST_SEEDS, _MOST_SEEDS = 3, 6
+_FEWEST_SEEDS, _MOST_SEEDS = 3, 8
 _HEADER = ["problem", "d", "backend", "verdict", "failed checks", "min ESS", "largest z of a mean"]
 _HEADER += ["bits saved (truth)", "log p(data) (truth)", "worst variance", "its error, %"]
 _HEADER += ["at more seeds, %", "found"]
@@ -45,7 +45,7 @@ _NOTE = (
     "in variance, or it is not converged. *WRONG*: converged, yet a mean, the bits saved or the "
     "log evidence is off by more than 4 standard errors, or a variance by more than both 4 "
     "standard errors and 5 %. A variance that is off by more than 5 % but within 4 standard errors "
-    "is asked for again, and it alone, at three to six more seeds, none of which may be *WRONG*; "
+    "is asked for again, and it alone, at three to eight more seeds, none of which may be *WRONG*; "
     "right then asks for 5 % known to 2.5 %, and *unclear* is what they leave so. Means and "
     "variances are those of every coordinate of theta_1, theta_2 and theta_2 - theta_1, without "
     "data of theta_1 alone; their standard errors are the larger of those within and between "
@@ -131,23 +131,25 @@ def _row_of(name: str, options: dict[str, Any], backend: Any) -> list[str]:
 
 def _asked_again(cells: list[str], case: tuple[str, dict[str, Any], Any]) -> list[str]:
     """Return a row in whose last two cells more seeds have told, where they can."""
-    mcse = float(cells[_HEADER.index("its error, %")].split()[-1]) / 100
-    number = int(np.clip(np.ceil((mcse / _SHARP) ** 2), _FEWEST_SEEDS, _MOST_SEEDS))
     variance = cells[_HEADER.index("worst variance")]
     try:
-        more = bounded(_more_of, (*case, variance, number), number * _LONGEST)
+        more = bounded(_more_of, (*case, variance), _MOST_SEEDS * _LONGEST)
     except NoResult as error:
         return [*cells[:-2], str(error), cells[-1]]
     return [*cells[:-2], *settled(more)]
 
 
 def _more_of(
-    name: str, options: dict[str, Any], backend: Any, variance: str, number: int
+    name: str, options: dict[str, Any], backend: Any, variance: str
 ) -> list[tuple[str, float, float]]:
-    """Verdict, and the error of one variance with its standard error, at more seeds."""
+    """Verdict, and the error of one variance with its standard error, at more seeds.
+
+    At as many as make the error of their mean small, whatever the mean is, within limits.
+    """
     jax.config.update("jax_enable_x64", True)
-    problem, more = problems.get(name, **options), []
-    for seed in range(1, number + 1):
+    problem = problems.get(name, **options)
+    more: list[tuple[str, float, float]] = []
+    for seed in range(1, _MOST_SEEDS + 1):
         try:
             run = infer(problem.model, backend, seed=seed, progress=False)
         except (NonFiniteState, AgreementNotReached):
@@ -155,6 +157,9 @@ def _more_of(
             continue
         found = scores_of(problem, run)
         more.append((judge(run, found, problem.truth), *found.variances[variance]))
+        usable = _usable(more)
+        if len(usable) >= _FEWEST_SEEDS and _mean(usable)[1] <= _SHARP:
+            break
     return more
 
 
@@ -163,20 +168,29 @@ def settled(more: list[tuple[str, float, float]]) -> tuple[str, str]:
 
     Seeds whose runs have not converged do not count.
     """
-    usable = [found for found in more if found[0] != "-"]
+    usable = _usable(more)
     if not usable:
         return "none converged", "unclear"
-    verdicts, errors, mcse = zip(*usable, strict=True)
-    spread = np.std(errors, ddof=1) if len(errors) > 1 else 0.0
-    error = float(np.mean(errors))
-    mean_mcse = max(float(np.linalg.norm(mcse)) / len(mcse), float(spread) / len(mcse) ** 0.5)
-    shown = _percent(error, mean_mcse)
+    error, mcse = _mean(usable)
+    shown = _percent(error, mcse)
     if len(usable) < len(more):
         shown += f" ({len(usable)} of {len(more)} converged)"
-    if "WRONG" in verdicts or _is_wrong(error, mean_mcse):
+    if any(verdict == "WRONG" for verdict, *_ in usable) or _is_wrong(error, mcse):
         return shown, "WRONG"
-    is_right = abs(error) <= _LARGEST_VARIANCE_ERROR and mean_mcse <= _SHARP
+    is_right = abs(error) <= _LARGEST_VARIANCE_ERROR and mcse <= _SHARP
     return shown, "right" if is_right else "unclear"
+
+
+def _usable(more: list[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    return [found for found in more if found[0] != "-"]
+
+
+def _mean(usable: list[tuple[str, float, float]]) -> tuple[float, float]:
+    """Mean error over seeds; the larger of its standard errors within and between them."""
+    _, errors, mcse = zip(*usable, strict=True)
+    spread = np.std(errors, ddof=1) if len(errors) > 1 else 0.0
+    within = float(np.linalg.norm(mcse)) / len(mcse)
+    return float(np.mean(errors)), max(within, float(spread) / len(errors) ** 0.5)
 
 
 def row(problem: Problem, backend: Any, seed: int = 0) -> list[str]:

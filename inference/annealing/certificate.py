@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from generative import TwoStageModel
-from inference.annealing.conditional_smc import annealed_draws
+from inference.annealing.conditional_smc import annealed_populations
 from inference.annealing.given_data import given_data
 from inference.batches import over_points
 from inference.checks import Check, check_no_shift, mean_and_error
@@ -32,6 +32,7 @@ _BATCH = 256
 _FEWEST_DRAWS = 4
 
 Batch = Float[np.ndarray, "chain draw d"]
+Populations = Float[np.ndarray, "chain draw particle d"]
 
 
 def check_exchangeable(
@@ -46,7 +47,8 @@ def check_exchangeable(
         Draws of the two-stage prior.
     """
     what = f"theta_2 and w at {theta_1[..., 0].size} draws of the prior"
-    return compare_draws(model.temper(0.0), EXCHANGEABLE, theta_1, theta_2, negative, what)
+    pair = (theta_2[:, :, None], negative[:, :, None])
+    return compare_draws(model.temper(0.0), EXCHANGEABLE, theta_1, *pair, what)
 
 
 def check_fresh(
@@ -66,7 +68,7 @@ def check_fresh(
     theta_1, negative = (_evenly(x, num_pairs) for x in (theta_1, negative))
     fresh = _annealed(key, model, theta_1, NUM_FRESH_SWEEPS)
     what = f"w and fresh draws of q at {theta_1[..., 0].size} posterior theta_1"
-    return compare_draws(model.temper(0.0), FRESH, theta_1, negative, fresh, what)
+    return compare_draws(model.temper(0.0), FRESH, theta_1, negative[:, :, None], fresh, what)
 
 
 def check_renewed(
@@ -86,7 +88,8 @@ def check_renewed(
     theta_1, theta_2 = (_evenly(x, num_pairs) for x in (theta_1, theta_2))
     renewed = _annealed(key, given_data(model), theta_1, _NUM_RENEWING_SWEEPS, theta_2)
     what = f"theta_2 and what conditional SMC makes of it at {theta_1[..., 0].size} draws"
-    return compare_draws(model, RENEWED, theta_1, theta_2, renewed, what, is_renewal=True)
+    pair = (theta_2[:, :, None], renewed)
+    return compare_draws(model, RENEWED, theta_1, *pair, what, is_renewal=True)
 
 
 def _evenly(draws: Batch, number: int) -> Float[np.ndarray, "chain chosen d"]:
@@ -102,23 +105,24 @@ def _annealed(
     theta_1: Batch,
     num_sweeps: int,
     start: Batch | None = None,
-) -> Batch:
-    """Make annealed draws at theta_1 of all chains; see :func:`annealed_draws`."""
+) -> Populations:
+    """Anneal populations at theta_1 of all chains; see :func:`annealed_populations`."""
     flat = None if start is None else start.reshape(-1, model.dimension)
     settings = (theta_1.reshape(-1, model.dimension), NUM_FRESH_PARTICLES, num_sweeps)
-    return annealed_draws(key, model, *settings, flat).reshape(theta_1.shape)
+    found, _ = annealed_populations(key, model, *settings, flat)
+    return found.reshape(*theta_1.shape[:2], *found.shape[1:])
 
 
 def compare_draws(
     model: TwoStageModel,
     name: str,
     theta_1: Batch,
-    first: Batch,
-    second: Batch,
+    first: Float[np.ndarray, "chain draw k d"],
+    second: Populations,
     what: str,
     is_renewal: bool = False,
 ) -> Check:
-    """Compare two sets of draws, pair by pair, so that theta_1 adds no noise.
+    """Compare two sets of draws, point by point, so that theta_1 adds no noise.
 
     On C, L, log p2, and w - theta_1 in scales of the second stage: its squared length, its parts
     along leading principal directions, and how these follow theta_1.
@@ -128,44 +132,57 @@ def compare_draws(
     model : TwoStageModel
     name : str
         Of the check.
-    theta_1, first, second : arrays, shape (chain, draw, d)
+    theta_1 : array, shape (chain, draw, d)
+    first, second : arrays, shapes (chain, draw, k, d) and (chain, draw, particle, d)
+        Particles at one point may depend on each other; of these, means are compared.
     what : str
         What is compared, for the message.
     is_renewal : bool
         Whether the second was made of the first: what it kept of it, no difference can show.
     """
-    shifts = [_whitened(model, theta_1, x) for x in (first, second)]
-    directions = _leading(np.concatenate([x.reshape(-1, x.shape[-1]) for x in shifts]))
+    shifts = [_whitened(model, theta_1[:, :, None], x) for x in (first, second)]
+    # Of one particle each: where the labels of both sets play no part, the test stays valid.
+    directions = _leading(np.concatenate([x[:, :, 0].reshape(-1, x.shape[-1]) for x in shifts]))
     # Means alone would miss samples that are right on average, but do not follow theta_1.
     at = _whitened(model, theta_1.mean(axis=(0, 1)), theta_1) @ directions.T
     quantities = {}
     found = [
-        _statistics(model, theta_1, x) | _along(shift, directions, at)
+        _statistics(model, theta_1, x) | _along(shift, directions, at[:, :, None])
         for x, shift in zip((first, second), shifts, strict=True)
     ]
-    for quantity, before in found[0].items():
-        after = found[1][quantity]
+    for quantity, of_first in found[0].items():
+        of_second = found[1][quantity]
+        before, after = of_first.mean(axis=-1), of_second.mean(axis=-1)
         if np.any(before != after):
-            shown = 1 - _correlation(before, after) if is_renewal else 1.0
-            quantities[quantity] = (*mean_and_error(before - after), shown * float(after.std()))
+            spread = float(of_second.std())
+            shown = 1 - _kept(before, after, spread) if is_renewal else 1.0
+            quantities[quantity] = (*mean_and_error(before - after), shown * spread)
     return check_no_shift(name, quantities, what, about="both")
 
 
-def _correlation(x: Float[np.ndarray, "chain draw"], y: Float[np.ndarray, "chain draw"]) -> float:
-    """Correlation of two arrays, 0 at least, and where one is constant."""
-    norm = float(x.std() * y.std())
-    return max(0.0, float(np.mean((x - x.mean()) * (y - y.mean()))) / norm) if norm > 0 else 0.0
+def _kept(
+    before: Float[np.ndarray, "chain draw"], after: Float[np.ndarray, "chain draw"], spread: float
+) -> float:
+    """Share of a difference that renewed draws keep: 0 at least, and where nothing varies."""
+    norm = float(before.std()) * spread
+    covariance = float(np.mean((before - before.mean()) * (after - after.mean())))
+    return max(0.0, covariance / norm) if norm > 0 else 0.0
 
 
-def _statistics(model: TwoStageModel, theta_1: Batch, theta: Batch) -> dict[str, np.ndarray]:
-    pairs = tuple(x.reshape(-1, x.shape[-1]) for x in (theta_1, theta))
+def _statistics(
+    model: TwoStageModel, theta_1: Batch, theta: Populations
+) -> dict[str, Float[np.ndarray, "chain draw particle"]]:
+    at = np.broadcast_to(theta_1[:, :, None], theta.shape)
+    pairs = tuple(x.reshape(-1, x.shape[-1]) for x in (at, theta))
     found = over_points(Partial(_at_pair, model), pairs, _BATCH)
-    return {name: np.asarray(x).reshape(theta.shape[:2]) for name, x in found.items()}
+    return {name: np.asarray(x).reshape(theta.shape[:3]) for name, x in found.items()}
 
 
 def _along(
-    shift: Batch, directions: Float[np.ndarray, "k d"], at: Float[np.ndarray, "chain draw k"]
-) -> dict[str, np.ndarray]:
+    shift: Populations,
+    directions: Float[np.ndarray, "k d"],
+    at: Float[np.ndarray, "chain draw 1 k"],
+) -> dict[str, Float[np.ndarray, "chain draw particle"]]:
     """Squared distance from theta_1, shifts along directions, and their products with theta_1.
 
     In scales of the second stage.
@@ -179,15 +196,17 @@ def _along(
 
 
 def _whitened(
-    model: TwoStageModel, theta_1: Float[np.ndarray, "*batch d"], theta: Batch
-) -> Float[np.ndarray, "chain draw moving"]:
+    model: TwoStageModel,
+    theta_1: Float[np.ndarray, "*batch d"],
+    theta: Float[np.ndarray, "*batches d"],
+) -> Float[np.ndarray, "*batches moving"]:
     moving = np.asarray(model.moving_2)
     spread = np.sqrt(np.asarray(model.second_stage.reference_variance))[moving]
     return (theta - theta_1)[..., moving] / spread
 
 
 def _leading(shifts: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
-    """Principal directions of both sets together: labels play no part, so the test stays valid."""
+    """Principal directions of both sets together."""
     centred = np.nan_to_num(shifts - shifts.mean(axis=0))
     return np.linalg.svd(centred, full_matrices=False)[2][:_NUM_DIRECTIONS]
 

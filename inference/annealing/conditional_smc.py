@@ -41,8 +41,29 @@ def annealed_draws(
 ) -> Float[np.ndarray, "point d"]:
     """Draw from q(. | theta_1) at each of many theta_1, independently.
 
+    Parameters
+    ----------
+    key, model, theta_1, num_particles, num_sweeps, start
+        See :func:`annealed_populations`.
+    """
+    drawn = _annealed(key, model, theta_1, num_particles, num_sweeps, start)
+    return np.concatenate([np.asarray(x[:, 0]) for x, _ in drawn])[: len(theta_1)]
+
+
+def annealed_populations(
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array | np.ndarray, "point d"],
+    num_particles: int,
+    num_sweeps: int = 1,
+    start: Float[Array | np.ndarray, "point d"] | None = None,
+) -> tuple[Float[np.ndarray, "point particle d"], float]:
+    """Draw populations from q(. | theta_1), each particle of which has its law.
+
     At each point a pilot population chooses a schedule; the draw starts at one of the pilot's
-    particles, or where it is told to, and makes conditional sweeps along that schedule.
+    particles, or where it is told to, and makes conditional sweeps along that schedule. All
+    particles of the last sweep have the law of the one that it chooses, so that means over them
+    are means under q, and less noisy.
 
     Parameters
     ----------
@@ -55,31 +76,37 @@ def annealed_draws(
         Each leaves about 1 / num_particles of that error.
     start : array, shape (point, d), optional
         Draws of q, of which those that come back are then draws exactly, whatever the pilot found.
+
+    Returns
+    -------
+    populations : array, shape (point, particle, d)
+        The first of each is one chosen at random.
+    step_size : float
+        Mean step size of moves that leave q itself invariant, radians.
     """
-    points = np.asarray(theta_1)
-    given = None if start is None else list(_blocks(np.asarray(start)))
-    blocks = []
-    for index, block in enumerate(_blocks(points)):
-        key_pilot, key_sweep = prng.split(prng.fold_in(key, index))
-        found, schedules = pilots(key_pilot, model, block, num_particles)
-        starts = found if given is None else given[index]
-        settings = (np.asarray(num_sweeps), num_particles, rungs(schedules))
-        blocks.append(_refreshed(key_sweep, model, block, schedules, starts, *settings))
-    return np.concatenate([np.asarray(block) for block in blocks])[: len(points)]
+    drawn = _annealed(key, model, theta_1, num_particles, num_sweeps, start)
+    populations, steps = zip(*((np.asarray(x), step) for x, step in drawn), strict=True)
+    return np.concatenate(populations)[: len(theta_1)], float(np.mean(steps))
 
 
-def last_step(
+def _annealed(
     key: jax.Array,
     model: TwoStageModel,
     theta_1: Float[Array | np.ndarray, "point d"],
     num_particles: int,
-) -> Float[Array, ""]:
-    """Mean step size of moves that leave q itself invariant, by pilots at some points."""
-    block = next(_blocks(np.asarray(theta_1)))
-    _, schedules = pilots(key, model, block, num_particles)
-    last = np.asarray(schedules.length) - 1
-    steps = np.asarray(schedules.step_sizes)[np.arange(len(last)), last]
-    return jnp.asarray(steps.mean(), block.dtype)
+    num_sweeps: int,
+    start: Float[Array | np.ndarray, "point d"] | None,
+) -> Iterator[tuple[Float[Array, "block particle d"], float]]:
+    """Populations block by block, with the mean last step size of each block."""
+    given = None if start is None else list(_blocks(np.asarray(start)))
+    for index, block in enumerate(_blocks(np.asarray(theta_1))):
+        key_pilot, key_sweep = prng.split(prng.fold_in(key, index))
+        found, schedules = pilots(key_pilot, model, block, num_particles)
+        starts = found if given is None else given[index]
+        settings = (np.asarray(num_sweeps), num_particles, rungs(schedules))
+        last = np.asarray(schedules.length) - 1
+        step_size = float(np.asarray(schedules.step_sizes)[np.arange(len(last)), last].mean())
+        yield _refreshed(key_sweep, model, block, schedules, starts, *settings), step_size
 
 
 def _blocks(points: Float[np.ndarray, "point d"]) -> Iterator[Float[np.ndarray, "block d"]]:
@@ -113,16 +140,18 @@ def _refreshed(
     num_sweeps: Int[Array, ""],
     num_particles: int,
     num_rungs: int,
-) -> Float[Array, "block d"]:
+) -> Float[Array, "block particle d"]:
     def one(x: tuple) -> Array:
         key, theta_1, schedule, start = x
         path = Path(model, theta_1, flat(model))
+        settings = (num_particles, num_rungs)
 
-        def sweep(index: Array, draw: Array) -> Array:
+        def sweep(index: Array, particles: Array) -> Array:
             key_sweep = jax.random.fold_in(key, index)
-            return conditional_sweep(key_sweep, path, schedule, draw, num_particles, num_rungs)[0]
+            return conditional_population(key_sweep, path, schedule, particles[0], *settings)[0]
 
-        return jax.lax.fori_loop(0, num_sweeps, sweep, start)
+        starts = jnp.broadcast_to(start, (num_particles, len(start)))
+        return jax.lax.fori_loop(0, num_sweeps, sweep, starts)
 
     keys = jax.random.split(key, len(theta_1))
     size = in_flight(len(theta_1), (num_particles + num_rungs) * theta_1.shape[1])
@@ -141,6 +170,34 @@ def conditional_sweep(
 
     Parameters
     ----------
+    key, path, schedule, draw, num_particles, num_rungs
+        See :func:`conditional_population`.
+
+    Returns
+    -------
+    draw : array, shape (d,)
+    num_evaluations : int array
+        Of C and its gradient.
+    """
+    settings = (num_particles, num_rungs)
+    particles, cost = conditional_population(key, path, schedule, draw, *settings)
+    return particles[0], cost
+
+
+def conditional_population(
+    key: jax.Array,
+    path: Path,
+    schedule: Schedule,
+    draw: Float[Array, " d"],
+    num_particles: int,
+    num_rungs: int = MAX_TEMPERATURES,
+) -> tuple[Float[Array, "n d"], Int[Array, ""]]:
+    """Carry a population along the path, one of whose particles ends at a draw of q(. | theta_1).
+
+    A particle chosen at random then has the law of q, whatever the population.
+
+    Parameters
+    ----------
     key : PRNG key
     path : Path
     schedule : Schedule
@@ -153,7 +210,8 @@ def conditional_sweep(
 
     Returns
     -------
-    draw : array, shape (d,)
+    particles : array, shape (n, d)
+        The first is one chosen at random.
     num_evaluations : int array
         Of C and its gradient.
     """
@@ -189,7 +247,9 @@ def conditional_sweep(
 
     particles = path.sample(key_start, num_particles).at[0].set(retained[0])
     particles, cost = jax.lax.fori_loop(1, length + 1, on, (particles, cost))
-    return particles[jax.random.randint(key_choose, (), 0, num_particles)], cost
+    chosen = jax.random.randint(key_choose, (), 0, num_particles)
+    first, other = particles[0], particles[chosen]
+    return particles.at[chosen].set(first).at[0].set(other), cost
 
 
 def conditional_systematic(key: jax.Array, weights: Float[Array, " n"]) -> Int[Array, " n"]:

@@ -94,7 +94,7 @@ class HMC(Sampler):
     max_num_steps: int = Field(32, ge=1)
     target_acceptance: float = Field(0.5, gt=0, lt=1)
     max_doublings: int = Field(3, ge=0, le=8)
-    num_fresh: int = Field(256, ge=0)
+    num_fresh: int = Field(128, ge=0)
     evidence_particles: int = Field(64, ge=0)
     chain_method: ChainMethod = "vectorized"
 

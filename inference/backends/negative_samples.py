@@ -69,7 +69,7 @@ class WithNegativeSamples(Backend):
     estimator: Estimator = "control"
     batch_size: int | None = Field(None, ge=1)
     stop_gradient: str | None = None
-    num_fresh: int = Field(256, ge=0)
+    num_fresh: int = Field(128, ge=0)
 
     def _check(self, model: TwoStageModel) -> None:
         require_continuous(model, type(self).__name__)

@@ -81,7 +81,7 @@ class PopulationBackend(Sampler):
     rejection_cap: int = Field(20_000, ge=1)
     max_num_steps: int = Field(32, ge=1)
     max_doublings: int = Field(2, ge=0, le=8)
-    num_fresh: int = Field(256, ge=0)
+    num_fresh: int = Field(128, ge=0)
     chain_method: Literal["vectorized", "sharded"] = "vectorized"
 
     @property

@@ -11,7 +11,7 @@ from generative import InvalidInput, TwoStageModel
 from inference import prng
 from inference.annealing.anneal import Schedule, anneal
 from inference.annealing.certificate import NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS, compare_draws
-from inference.annealing.conditional_smc import annealed_draws, last_step
+from inference.annealing.conditional_smc import annealed_populations
 from inference.gaussians.surrogate import flat
 from inference.kernels import library
 from inference.kernels.negative import (
@@ -32,10 +32,11 @@ _AFFORDABLE_OPERATIONS = 2e7
 _CAP_OVER_MEAN = 10.0
 _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
 
-# Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1.
-# In few dimensions basins of unequal weight that moves cross in part show with a thousand only;
-# every further coordinate with such basins makes the difference larger.
-_NUM_CROSSING_POINTS, _NUM_IN_FEW_DIMENSIONS = 256, 1024
+# Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1,
+# from so many others each. In few dimensions basins of unequal weight that moves cross in part show
+# with many only; every further coordinate with such basins makes the difference larger.
+_NUM_CROSSING_POINTS, _NUM_IN_FEW_DIMENSIONS = 128, 512
+_NUM_OTHERS = 4
 _FEW_DIMENSIONS = 10
 _NUM_PARTICLES = 16
 # Pilots of the one schedule that annealed negative samples share, and their particles.
@@ -162,15 +163,14 @@ class _Trial:
     """
 
     def __init__(self, model: TwoStageModel, num_moves: int):
-        key_1, key_starts, key_fresh, key_step, self._key_moves = prng.split(jax.random.key(1), 5)
+        key_1, key_fresh, self._key_moves = prng.split(jax.random.key(1), 3)
         is_small = model.dimension <= _FEW_DIMENSIONS
         number = _NUM_IN_FEW_DIMENSIONS if is_small else _NUM_CROSSING_POINTS
         self._model, self._num_moves = model, np.asarray(num_moves)
         self._theta_1 = np.asarray(first_draws(key_1, model, number))
-        settings = (model, self._theta_1, NUM_FRESH_PARTICLES)
-        self._starts = annealed_draws(key_starts, *settings)
-        self._fresh = annealed_draws(key_fresh, *settings, NUM_FRESH_SWEEPS)
-        self._step_size = last_step(key_step, model, self._theta_1, NUM_FRESH_PARTICLES)
+        settings = (NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS)
+        self._fresh, step = annealed_populations(key_fresh, model, self._theta_1, *settings)
+        self._step_size = np.asarray(step, self._theta_1.dtype)
 
     def worth_of(self, sampler: PersistentNegative) -> float:
         """Median number of draws of q that a sampler's library is worth."""
@@ -180,8 +180,8 @@ class _Trial:
 
     def is_crossed_by(self, sampler: PersistentNegative) -> bool:
         """Whether moved draws cannot be told from fresh ones."""
-        pairs = (self._theta_1, self._starts, self._step_size, self._num_moves)
-        moved = _moved(self._key_moves, self._model, sampler, *pairs)
+        settings = (self._theta_1, self._fresh[:, 0], self._step_size, self._num_moves)
+        moved = _moved(self._key_moves, self._model, sampler, *settings)
         at, found, drawn = (np.asarray(x)[None] for x in (self._theta_1, moved, self._fresh))
         what = "moved and fresh draws of q"
         return compare_draws(self._model.temper(0.0), "crossing", at, found, drawn, what).passed
@@ -199,18 +199,19 @@ def _moved(
     model: TwoStageModel,
     persistent: PersistentNegative,
     theta_1: Float[Array, "n d"],
-    starts: Float[Array, "n d"],
+    drawn: Float[Array, "n d"],
     step_size: Float[Array, ""],
     num_moves: Int[Array, ""],
-) -> Float[Array, "n d"]:
-    """Move a draw of q(. | theta_1) under another theta_1, the next one."""
+) -> Float[Array, "n other d"]:
+    """Move draws of q(. | theta_1) under another theta_1, those before it."""
 
     def one(key: jax.Array, theta_1: Array, start: Array) -> Array:
         start = share(model, theta_1, start)
         return persistent(key, model, theta_1, start, flat(model), step_size, num_moves)[0]
 
-    keys = jax.random.split(key, len(theta_1))
-    return jax.vmap(one)(keys, theta_1, jnp.roll(starts, 1, axis=0))
+    keys = jax.random.split(key, (len(theta_1), _NUM_OTHERS))
+    starts = jnp.stack([jnp.roll(drawn, 1 + k, axis=0) for k in range(_NUM_OTHERS)], axis=1)
+    return jax.vmap(jax.vmap(one, (0, None, 0)))(keys, theta_1, starts)
 
 
 def _operations(model: TwoStageModel) -> float:
