@@ -140,7 +140,7 @@ def nuts_bridge(problem: Problem, limit: float) -> Peer:
         num_warmup=500,
         num_samples=1000,
         num_chains=4,
-        chain_method="vectorized",
+        chain_method="sequential",  # vectorized chains cannot run twice in numpyro 0.22
         progress_bar=False,
     )
     log_prior = _log_prior(model)
