@@ -1,8 +1,11 @@
 """An estimate and how sure it is."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+from inference.checks import Check
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,21 @@ class Estimate:
             f"{self.value:.3f} +- {self.standard_error:.3f} nats "
             f"({self.bits:.3f} bits; {self.method})"
         )
+
+
+class Evidence(NamedTuple):
+    """What is known of log p(data) beside draws.
+
+    Attributes
+    ----------
+    estimate : Estimate or None
+        Nats.
+    how : str
+        How it was estimated, or why not.
+    checks : tuple of Check
+        Of the draws, by what estimated it.
+    """
+
+    estimate: Estimate | None
+    how: str
+    checks: tuple[Check, ...] = ()

@@ -13,7 +13,7 @@ from generative.values import is_integer, require_kind
 from inference import prng
 from inference.annealing.certificate import check_renewed
 from inference.devices import shard
-from inference.estimate import Estimate
+from inference.estimate import Evidence
 from inference.results.draws import Draws
 from inference.results.run import Run
 from inference.results.sampled import run_of
@@ -95,9 +95,10 @@ class Sampler(Backend):
 
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
-    ) -> tuple[Estimate | None, str]:
-        """Estimate log p(data), nats, beside the draws; with it, how, or why not."""
-        return draws.log_evidence, f"log evidence: by the {type(self).__name__} runs themselves"
+    ) -> Evidence:
+        """Estimate log p(data) beside the draws."""
+        how = f"log evidence: by the {type(self).__name__} runs themselves"
+        return Evidence(draws.log_evidence, how)
 
     def run(
         self, model: TwoStageModel, seed: int, monitor: Monitor, configuration: dict[str, Any]
@@ -106,10 +107,10 @@ class Sampler(Backend):
         key = jax.random.key(seed)
         draws = self.renewed(model, self.draw(model, prng.split(key, 3)[0], monitor), key)
 
-        def log_evidence(key: jax.Array) -> tuple[Estimate | None, str]:
+        def evidence(key: jax.Array) -> Evidence:
             return self.log_evidence(model, draws, key, monitor)
 
-        return run_of(model, draws, key, configuration, log_evidence, self.evidence_stands_alone)
+        return run_of(model, draws, key, configuration, evidence, self.evidence_stands_alone)
 
     def renewed(self, model: TwoStageModel, draws: Draws, key: jax.Array) -> Draws:
         """Check that conditional SMC leaves the law of theta_2 as it is, where that can be done.

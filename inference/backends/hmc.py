@@ -15,8 +15,8 @@ from inference.backends.base import ChainMethod, Sampler, place
 from inference.backends.exchange_warmup import warm_up
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
-from inference.estimate import Estimate
-from inference.evidence.beside_chains import log_evidence_beside
+from inference.estimate import Evidence
+from inference.evidence.beside_chains import evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
 from inference.kernels.exchange.hmc import ExchangeHMC
@@ -79,7 +79,7 @@ class HMC(Sampler):
         skips this check, and the run ends as `unverified`.
     evidence_particles : int
         Per run of the tempered SMC (eight runs) that estimates the log evidence beside the
-        chains; 0 skips it.
+        chains, with which these must agree; 0 skips it.
     chain_method : {"vectorized", "sequential", "sharded"}
     """
 
@@ -124,20 +124,19 @@ class HMC(Sampler):
 
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
-    ) -> tuple[Estimate | None, str]:
+    ) -> Evidence:
         """Estimate log p(data) by tempered SMC; see :meth:`Sampler.log_evidence`."""
         if self.evidence_particles == 0:
-            return None, "log evidence: not estimated, as evidence_particles = 0 asks"
-        sampler, num_moves = draws.negative, int(draws.tuning.get("num_moves", _FIRST_MOVES))
+            return Evidence(None, "log evidence: not estimated, as evidence_particles = 0 asks")
+        sampler, num_moves = draws.negative, draws.tuning.get("num_moves", self.num_moves)
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
             sampler, _ = choose(model, *self._settings)
-            num_moves = sampler.whole(self.num_moves or MOST)  # in which it was seen to forget
+            num_moves = self.num_moves
         if draws.doubling is not None and draws.doubling.check.passed:
             num_moves = draws.doubling.num_moves  # half as many, which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)
         effort = (self.evidence_particles, num_moves, monitor)
-        found, how = log_evidence_beside(recipe, draws.values, key, *effort)
-        return found, how if sampler.is_exact else f"{how}; {num_moves} moves per negative sample"
+        return evidence_beside(recipe, draws.values, key, *effort)
 
     @property
     def _settings(self) -> tuple[NegativeChoice, int, int, int]:

@@ -14,7 +14,7 @@ from inference.annealing.certificate import NUM_FRESH_PARTICLES, check_fresh
 from inference.backends.base import Sampler
 from inference.checks import Check, check_no_shift
 from inference.doubling import Doubling, compare
-from inference.evidence.pilot import start_stage
+from inference.evidence.pilot import num_moves_needed
 from inference.evidence.population import Recipe
 from inference.evidence.prior import (
     NUM_SWEEPS,
@@ -26,7 +26,7 @@ from inference.evidence.prior import (
 )
 from inference.evidence.tempered import LAG
 from inference.functionals import functionals
-from inference.kernels.exchange.lag import MOST, moves_needed
+from inference.kernels.exchange.lag import MOST
 from inference.kernels.negative import NegativeSampler, RejectionNegative
 from inference.kernels.negative_choice import NegativeChoice, choose, without_rejection
 from inference.results.draws import Draws
@@ -35,7 +35,6 @@ from inference.running.progress import SILENT, Monitor
 NEGATIVES = "negative_samples"
 _FEWEST_MOVES = 8
 _MOST_SWEEPS = 4  # conditional sweeps per sample, unless doubling finds that they are too few
-_NUM_LAG_POINTS = 1024  # draws of the prior at which the memory of negative samples is measured
 
 
 class PopulationBackend(Sampler):
@@ -149,7 +148,7 @@ class PopulationBackend(Sampler):
         if self.num_moves is not None or prior.is_exact:
             return effort
         most = _MOST_SWEEPS * sampler.moves_each if sampler.moves_each > 1 else MOST
-        needed = min(_moves_needed(prior, key, effort), most)
+        needed = min(num_moves_needed(prior, key, effort), most)
         # Doubling gets there, and what half as many leave is what it has to see.
         moves = sampler.whole(max(moves, needed // 2 if self.max_doublings else needed))
         return effort._replace(num_moves=moves)
@@ -191,15 +190,6 @@ class PopulationBackend(Sampler):
             return checks, ["fresh negatives (num_fresh = 0)"]
         model = prior.recipe.model
         return [*checks, check_fresh(model, key, theta_1, negative, self.num_fresh)], []
-
-
-def _moves_needed(prior: PriorSampler, key: jax.Array, effort: Effort) -> int:
-    """Moves in which negative samples forget, on draws of the two-stage prior."""
-    key_stage, key_draw, key_lag = prng.split(key, 3)
-    tuning = jax.tree.map(lambda x: x[None], start_stage(prior, key_stage, effort).tuning)
-    drawn = prior.draw(key_draw, _NUM_LAG_POINTS, effort)
-    pairs = (drawn.theta_1[None], drawn.negative[None])
-    return moves_needed(key_lag, prior.recipe.kernel(0.0), tuning, *pairs)
 
 
 def _lag(draws: Draws) -> bool:

@@ -16,9 +16,11 @@ from inference.annealing.certificate import check_fresh
 from inference.backends.base import ChainMethod, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
+from inference.checks import Check
 from inference.devices import along, check_divides, replicate, shard
 from inference.doubling import compare
-from inference.estimate import Estimate
+from inference.estimate import Estimate, Evidence
+from inference.evidence.beside_chains import evidence_beside_any
 from inference.evidence.beside_langevin import log_evidence_by_langevin
 from inference.functionals import functionals
 from inference.kernels.langevin import chains
@@ -57,6 +59,9 @@ class SGLD(WithNegativeSamples, Sampler):
         Gradients at averaged points (Leimkuhler and Matthews); False is the classical step.
     num_powers : int
         Of the likelihood, for a log evidence by thermodynamic integration; 0 skips it.
+    evidence_particles : int
+        Per run of a tempered SMC (eight runs) from the prior, with which the draws must agree;
+        up to 2000 parameters, and 0 skips it.
     max_halvings : int
         Of the steps, at most, to see whether draws change. 0 skips this check, and the run ends as
         `unverified`.
@@ -71,6 +76,7 @@ class SGLD(WithNegativeSamples, Sampler):
     schedule: Constant | Polynomial | Cyclical = Constant()
     averaged: bool = True
     num_powers: int = Field(12, ge=0)
+    evidence_particles: int = Field(64, ge=0)
     max_halvings: int = Field(1, ge=0, le=8)
     chain_method: ChainMethod = "vectorized"
     shard: Literal["chains", "negatives", "data"] = "chains"
@@ -124,15 +130,22 @@ class SGLD(WithNegativeSamples, Sampler):
 
     def log_evidence(
         self, model: TwoStageModel, draws: Draws, key: jax.Array, monitor: Monitor = SILENT
-    ) -> tuple[Estimate | None, str]:
+    ) -> Evidence:
         """Return what :meth:`draw` found; see :meth:`Sampler.log_evidence`."""
         if model.is_null:
-            found = Estimate.of_no_data()
-            return found, found.note
+            return Evidence((exact := Estimate.of_no_data()), exact.note)
+        checks: tuple[Check, ...] = ()
+        populations = ""
+        if draws.other_target is None:
+            beside = evidence_beside_any(model, draws.values, key, self.evidence_particles, monitor)
+            checks = beside.checks
+            populations = f"; populations: {beside.how.removeprefix('log evidence: ')}"
         if draws.log_evidence is None:
-            return None, "log evidence: not estimated, as num_powers = 0 asks"
+            how = "log evidence: not estimated, as num_powers = 0 asks"
+            return Evidence(None, how + populations, checks)
         path = f"thermodynamic integration over {self.num_powers} powers of the likelihood"
-        return draws.log_evidence, f"log evidence: {path}; local, of what the chains reached"
+        how = f"log evidence: {path}; local, of what the chains reached"
+        return Evidence(draws.log_evidence, how + populations, checks)
 
     def _verified(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> Draws:
         """Compare negative samples with fresh ones, and say what is not checked, or not sought."""

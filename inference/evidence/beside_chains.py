@@ -1,4 +1,9 @@
-"""log p(data) beside chains: a tempered SMC whose last population must agree with their draws."""
+"""log p(data) beside chains: a tempered SMC whose last populations must agree with their draws.
+
+Chains start at draws of the prior and move at full power at once, so that all of them may end in
+one mode of a likelihood that has others. Populations come from the prior by small steps, and reach
+a mode that a thousandth of the prior leads to. If both are sound and differ, one of them is wrong.
+"""
 
 from dataclasses import replace
 
@@ -8,9 +13,10 @@ from jaxtyping import Array
 from generative import InvalidInput, TwoStageModel
 from inference import prng
 from inference.annealing.certificate import NUM_FRESH_PARTICLES
+from inference.checks import Check, z_score
 from inference.doubling import compare
-from inference.estimate import Estimate
-from inference.evidence.pilot import plan
+from inference.estimate import Estimate, Evidence
+from inference.evidence.pilot import num_moves_needed, plan
 from inference.evidence.population import Recipe, described
 from inference.evidence.prior import (
     NUM_SWEEPS,
@@ -21,21 +27,27 @@ from inference.evidence.prior import (
 )
 from inference.evidence.tempered import TemperedRuns, run
 from inference.functionals import functionals
-from inference.kernels.negative_choice import without_rejection
+from inference.kernels.exchange.lag import FEWEST, MOST
+from inference.kernels.negative_choice import choose, without_rejection
 from inference.running.progress import Monitor
 
+POPULATIONS = "populations"
 _NUM_RUNS = 8
+_MOST_SD = 4.0
+_REJECTION_CAP, _MAX_NUM_STEPS = 20_000, 32
+# Annealed draws of the prior hold whole paths of particles.
+_LARGEST = 2000
 
 
-def log_evidence_beside(
+def evidence_beside(
     recipe: Recipe,
     values: dict[str, np.ndarray],
     key: Array,
     num_particles: int,
-    num_moves: int,
+    num_moves: int | None,
     monitor: Monitor,
-) -> tuple[Estimate | None, str]:
-    """Estimate log p(data), unless the populations contradict the chains.
+) -> Evidence:
+    """Estimate log p(data), and check the chains by it.
 
     Agreement shows that both describe the same region, not that there is no other: a phase that
     neither visits is seen by nested sampling alone.
@@ -48,54 +60,103 @@ def log_evidence_beside(
     key : PRNG key
     num_particles : int
         Per run, of eight.
-    num_moves : int
-        HMC moves per persistent negative sample.
+    num_moves : int, optional
+        HMC moves per persistent negative sample; by default as many as are found to be needed.
     monitor : Monitor
 
     Returns
     -------
-    estimate : Estimate or None
-    note : str
-        How it was estimated, or why not.
+    Evidence
+        With the check `populations`, unless the populations are not sound themselves.
     """
     model: TwoStageModel = recipe.model
     if model.is_null:
-        return (exact := Estimate.of_no_data()), exact.note
+        return Evidence((exact := Estimate.of_no_data()), exact.note)
     effort = (values["theta_2"], key, num_particles, num_moves, monitor)
     try:
         found, note = _populations(recipe, *effort)
     except RejectionCapped:
         why = "rejection hit its cap there"
-        sampler, why = without_rejection(model, recipe.max_num_steps, num_moves, why)
-        found, note = _populations(replace(recipe, negative=sampler), *effort)
+        sampler, why = without_rejection(model, recipe.max_num_steps, num_moves or MOST, why)
+        recipe = replace(recipe, negative=sampler)
+        found, note = _populations(recipe, *effort)
         note += f"; {why}"
     except InvalidInput as error:
-        return None, f"log evidence: not estimated, since populations cannot start: {error}"
-    check = found.exchangeable
-    if check is not None and not check.passed:
-        return None, f"log evidence: not estimated, since the prior is not drawn: {check.message}"
-    if not np.isfinite(found.estimate.standard_error):
-        return None, (
-            "log evidence: not estimated, since tempered populations differ by "
-            f"{found.spread:.2g} nats between runs; try the smc or nested backend"
-        )
+        return _none(f"populations cannot start: {error}")
+    if found.exchangeable is not None and not found.exchangeable.passed:
+        return _none(f"the prior is not drawn: {found.exchangeable.message}; {note}")
     if not found.lag.passed:
-        return None, (
-            f"log evidence: not estimated, since tempered populations lag ({found.lag.message}); "
-            "try the nested backend"
-        )
+        return _none(f"tempered populations lag ({found.lag.message}); try the nested backend")
     particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
-    check = compare(
-        functionals(model, values), functionals(model, particles), num_moves, 2 * (_NUM_RUNS - 1)
-    ).check
+    pair = (functionals(model, values), functionals(model, particles))
+    if not np.isfinite(found.estimate.standard_error):
+        differ = f"tempered populations differ by {found.spread:.2g} nats between runs"
+        check = _nearness(*pair, int(np.argmax(found.log_evidence)))
+        return _none(f"{differ}; try the smc or nested backend; {note}", check)
+    check = _agreement(*pair)
     if not check.passed:
-        return None, (
-            "log evidence: not estimated, since tempered populations and chains differ "
-            f"({check.message.partition(': ')[2]}); try the nested backend"
-        )
-    return found.estimate, (
+        why = "chains and tempered populations contradict each other; try the smc or nested backend"
+        return _none(f"{why}; {note}", check)
+    how = (
         f"log evidence: by tempered SMC, {_NUM_RUNS} runs of {num_particles} particles, whose last "
         f"populations agree with the chains; {note}"
+    )
+    return Evidence(found.estimate, how, (check,))
+
+
+def evidence_beside_any(
+    model: TwoStageModel,
+    values: dict[str, np.ndarray],
+    key: Array,
+    num_particles: int,
+    monitor: Monitor,
+) -> Evidence:
+    """Do the same beside chains that have no exchange move, with negative samples as they suit.
+
+    Parameters
+    ----------
+    model : TwoStageModel
+    values, key, num_particles, monitor
+        See :func:`evidence_beside`.
+    """
+    if num_particles == 0:
+        return Evidence(None, "log evidence: not estimated, as evidence_particles = 0 asks")
+    if model.dimension > _LARGEST:
+        return _none(f"populations are for up to {_LARGEST} parameters")
+    sampler, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOST)
+    recipe = Recipe(model, sampler, _MAX_NUM_STEPS)
+    return evidence_beside(recipe, values, key, num_particles, None, monitor)
+
+
+def _none(why: str, *checks: Check) -> Evidence:
+    return Evidence(None, f"log evidence: not estimated, since {why}", checks)
+
+
+def _agreement(chains: dict[str, np.ndarray], populations: dict[str, np.ndarray]) -> Check:
+    """Check that functionals of the chains have the means that they have in the populations."""
+    check = compare(chains, populations, 1, 2 * (_NUM_RUNS - 1)).check
+    message = f"chains and tempered populations from the prior: {check.message.partition(': ')[2]}"
+    return replace(check, name=POPULATIONS, message=message)
+
+
+def _nearness(
+    chains: dict[str, np.ndarray], populations: dict[str, np.ndarray], best: int
+) -> Check:
+    """Check that chains are where the run with the largest evidence is.
+
+    Runs that differ tell no mean. But where the best of them is in a mode of a twentieth of the
+    posterior or more, its means are within four standard deviations of chains that know the mode.
+    """
+    far = {}
+    for name in chains.keys() & populations.keys():
+        gap = abs(populations[name][best].mean() - chains[name].mean())
+        far[name] = z_score(float(gap), float(chains[name].std()))
+    worst = max(far, key=lambda name: far[name])
+    return Check(
+        POPULATIONS,
+        far[worst] <= _MOST_SD,
+        "the tempered population with the largest evidence is at most "
+        f"{far[worst]:.2g} sd of the chains away ({worst}), below {_MOST_SD:.0f}",
     )
 
 
@@ -104,16 +165,20 @@ def _populations(
     theta_2: np.ndarray,
     key: Array,
     num_particles: int,
-    num_moves: int,
+    num_moves: int | None,
     monitor: Monitor,
 ) -> tuple[TemperedRuns, str]:
     key_prior, key_plan, key_run = prng.split(key, 3)
     prior = prior_sampler(recipe, key_prior)
     if not prior.holds_at(theta_2):
         prior = annealed_prior(recipe)
-    effort = Effort(num_moves, NUM_FRESH_PARTICLES, NUM_SWEEPS)
+    effort = Effort(num_moves or FEWEST, NUM_FRESH_PARTICLES, NUM_SWEEPS)
+    if num_moves is None and not prior.is_exact:
+        needed = num_moves_needed(prior, prng.fold_in(key, 3), effort)
+        effort = effort._replace(num_moves=prior.recipe.negative.whole(needed))
     stages = plan(prior, key_plan, effort, monitor)
     found = run(prior, key_run, stages, _NUM_RUNS, num_particles, effort, monitor)
     if found.num_failed:
         raise RejectionCapped("negative", f"{found.num_failed} caps hit", "persistent")
-    return found, prior.note
+    moves = "" if prior.is_exact else f"; {effort.num_moves} moves per negative sample"
+    return found, prior.note + moves

@@ -21,6 +21,7 @@ from inference.evidence.population import (
 )
 from inference.evidence.prior import Effort, PriorSampler
 from inference.kernels.exchange.bridges import NUM_BRIDGES, with_bridges
+from inference.kernels.exchange.lag import moves_needed
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.exchange.warmup import refitted, untuned
 from inference.kernels.negative import NegativeSampler, PersistentNegative
@@ -38,6 +39,8 @@ _WORTHWHILE = 1.5
 _CORRELATION_LEFT, _MAX_SWEEPS = 0.3, 20
 # Values of theta_1, repeated if need be, from which the normaliser is learned.
 _NUM_LEARNED_FROM = 1024
+# Draws of the prior at which the memory of negative samples is measured.
+_NUM_LAG_POINTS = 1024
 
 
 class PowerStage(NamedTuple):
@@ -114,6 +117,15 @@ def plan(
 def start_stage(prior: PriorSampler, key: jax.Array, effort: Effort) -> PowerStage:
     """Plan the first stage alone: the prior, power 0."""
     return _start(prior, key, effort)[2]
+
+
+def num_moves_needed(prior: PriorSampler, key: jax.Array, effort: Effort) -> int:
+    """Moves in which negative samples forget, on draws of the two-stage prior."""
+    key_stage, key_draw, key_lag = prng.split(key, 3)
+    tuning = jax.tree.map(lambda x: x[None], start_stage(prior, key_stage, effort).tuning)
+    drawn = prior.draw(key_draw, _NUM_LAG_POINTS, effort)
+    pairs = (drawn.theta_1[None], drawn.negative[None])
+    return moves_needed(key_lag, prior.recipe.kernel(0.0), tuning, *pairs)
 
 
 def _start(

@@ -10,7 +10,7 @@ from generative import AgreementNotReached, TwoStageModel, simulate
 from inference import prng
 from inference.answers import answers
 from inference.checks import Check, check_chains
-from inference.estimate import Estimate
+from inference.estimate import Estimate, Evidence
 from inference.functionals import judged
 from inference.results.bits_saved import posterior_mean_cost
 from inference.results.draws import Draws
@@ -27,7 +27,7 @@ def run_of(
     draws: Draws,
     key: jax.Array,
     configuration: dict[str, Any],
-    log_evidence_fn: Callable[[jax.Array], tuple[Estimate | None, str]],
+    evidence_fn: Callable[[jax.Array], Evidence],
     evidence_stands_alone: bool,
 ) -> Run:
     """Check draws, and estimate what comes with them.
@@ -39,17 +39,18 @@ def run_of(
     key : PRNG key
         Of the run; the first of its three parts has made the draws.
     configuration : dict
-    log_evidence_fn : callable
-        key -> log p(data), nats, or None; and how it was estimated, or why not.
+    evidence_fn : callable
+        Of a PRNG key.
     evidence_stands_alone : bool
         Whether it may be used though the draws may not.
     """
     _, key_prior, key_cost = prng.split(key, 3)
     key_evidence = prng.fold_in(key, 3)
     answered = draws.answers or answers(model, draws.values["theta_2"])
+    log_evidence, how, more = evidence_fn(key_evidence)
+    draws = draws.also(more)
     result, checks = verdict(model, draws, answered)
     bits_saved, missing = _bits_saved(model, draws, key_cost)
-    log_evidence, how = log_evidence_fn(key_evidence)
     prior, note = _prior(model, key_prior)
     notes = [*draws.notes, *missing, *note, how]
     notes += [f"not checked: {what}" for what in draws.unverified]
