@@ -15,7 +15,7 @@ from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.averages import log_of_mean, mean_of_runs
 from inference.checks import Check
 from inference.evidence import nested, pilot, tempered
-from inference.evidence.beside_chains import log_evidence_beside
+from inference.evidence.beside_chains import evidence_beside
 from inference.evidence.population import Recipe
 from inference.evidence.prior import Effort, prior_sampler
 from inference.evidence.weights import insertion_check, phase_transition, volumes
@@ -258,6 +258,7 @@ def test_hmc_brings_an_evidence_that_agrees(seed):
     estimate = run.log_evidence
     assert abs(estimate.value - problem.truth.log_evidence) < SIGMAS * estimate.standard_error
     assert estimate.standard_error < 0.1
+    assert [check.passed for check in run.checks if check.name == "populations"] == [True]
     skipped = HMC(num_draws=400, evidence_particles=0)
     assert skipped.log_evidence(problem.model, Draws({}), jax.random.key(seed))[0] is None
 
@@ -353,5 +354,5 @@ def test_evidence_beside_chains_goes_on_where_rejection_hits_its_cap(seed):
     chains = HMC(num_warmup=100, num_draws=100, negative="rejection")
     draws = chains.draw(model, jax.random.key(seed))
     recipe = Recipe(model, RejectionNegative(1), 8)
-    _, how = log_evidence_beside(recipe, draws.values, jax.random.key(seed), 8, 2, SILENT)
+    _, how, _ = evidence_beside(recipe, draws.values, jax.random.key(seed), 8, 2, SILENT)
     assert "rejection hit its cap there" in how or "differ" in how, how

@@ -131,7 +131,7 @@ class HMC(Sampler):
         sampler, num_moves = draws.negative, draws.tuning.get("num_moves", self.num_moves)
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
             sampler, _ = choose(model, *self._settings)
-            num_moves = self.num_moves
+            num_moves = self.num_moves or MOST  # in which it was seen to forget
         if draws.doubling is not None and draws.doubling.check.passed:
             num_moves = draws.doubling.num_moves  # half as many, which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)

@@ -10,6 +10,7 @@ from inference.backends.base import ChainMethod, Sampler, place
 from inference.checks import Check, check_divergences
 from inference.estimate import Evidence
 from inference.evidence.beside_chains import evidence_beside_any
+from inference.kernels.exchange.lag import MOST
 from inference.kernels.rejection_gibbs import RejectionGibbsKernel, RejectionGibbsState
 from inference.moves.chain_kernel import start, sweeps
 from inference.results.draws import Draws
@@ -80,7 +81,8 @@ class RejectionGibbs(Sampler):
         """Estimate log p(data) by tempered SMC; see :meth:`Sampler.log_evidence`."""
         if draws.exhausted:
             return Evidence(None, "log evidence: not estimated, since sweeps hit the cap")
-        return evidence_beside_any(model, draws.values, key, self.evidence_particles, monitor)
+        effort = (self.evidence_particles, MOST, monitor)
+        return evidence_beside_any(model, draws.values, key, *effort)
 
 
 def _collect(state: RejectionGibbsState) -> dict[str, jax.Array]:

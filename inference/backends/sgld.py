@@ -137,7 +137,8 @@ class SGLD(WithNegativeSamples, Sampler):
         checks: tuple[Check, ...] = ()
         populations = ""
         if draws.other_target is None:
-            beside = evidence_beside_any(model, draws.values, key, self.evidence_particles, monitor)
+            effort = (self.evidence_particles, None, monitor)
+            beside = evidence_beside_any(model, draws.values, key, *effort)
             checks = beside.checks
             populations = f"; populations: {beside.how.removeprefix('log evidence: ')}"
         if draws.log_evidence is None:

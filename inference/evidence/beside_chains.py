@@ -91,7 +91,7 @@ def evidence_beside(
     pair = (functionals(model, values), functionals(model, particles))
     if not np.isfinite(found.estimate.standard_error):
         differ = f"tempered populations differ by {found.spread:.2g} nats between runs"
-        check = _nearness(*pair, int(np.argmax(found.log_evidence)))
+        check = nearness(*pair, int(np.argmax(found.log_evidence)))
         return _none(f"{differ}; try the smc or nested backend; {note}", check)
     check = _agreement(*pair)
     if not check.passed:
@@ -109,6 +109,7 @@ def evidence_beside_any(
     values: dict[str, np.ndarray],
     key: Array,
     num_particles: int,
+    num_moves: int | None,
     monitor: Monitor,
 ) -> Evidence:
     """Do the same beside chains that have no exchange move, with negative samples as they suit.
@@ -116,7 +117,7 @@ def evidence_beside_any(
     Parameters
     ----------
     model : TwoStageModel
-    values, key, num_particles, monitor
+    values, key, num_particles, num_moves, monitor
         See :func:`evidence_beside`.
     """
     if num_particles == 0:
@@ -125,7 +126,7 @@ def evidence_beside_any(
         return _none(f"populations are for up to {_LARGEST} parameters")
     sampler, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOST)
     recipe = Recipe(model, sampler, _MAX_NUM_STEPS)
-    return evidence_beside(recipe, values, key, num_particles, None, monitor)
+    return evidence_beside(recipe, values, key, num_particles, num_moves, monitor)
 
 
 def _none(why: str, *checks: Check) -> Evidence:
@@ -139,9 +140,7 @@ def _agreement(chains: dict[str, np.ndarray], populations: dict[str, np.ndarray]
     return replace(check, name=POPULATIONS, message=message)
 
 
-def _nearness(
-    chains: dict[str, np.ndarray], populations: dict[str, np.ndarray], best: int
-) -> Check:
+def nearness(chains: dict[str, np.ndarray], populations: dict[str, np.ndarray], best: int) -> Check:
     """Check that chains are where the run with the largest evidence is.
 
     Runs that differ tell no mean. But where the best of them is in a mode of a twentieth of the
@@ -172,10 +171,11 @@ def _populations(
     prior = prior_sampler(recipe, key_prior)
     if not prior.holds_at(theta_2):
         prior = annealed_prior(recipe)
-    effort = Effort(num_moves or FEWEST, NUM_FRESH_PARTICLES, NUM_SWEEPS)
+    whole = prior.recipe.negative.whole
+    effort = Effort(whole(num_moves or FEWEST), NUM_FRESH_PARTICLES, NUM_SWEEPS)
     if num_moves is None and not prior.is_exact:
         needed = num_moves_needed(prior, prng.fold_in(key, 3), effort)
-        effort = effort._replace(num_moves=prior.recipe.negative.whole(needed))
+        effort = effort._replace(num_moves=whole(needed))
     stages = plan(prior, key_plan, effort, monitor)
     found = run(prior, key_run, stages, _NUM_RUNS, num_particles, effort, monitor)
     if found.num_failed:

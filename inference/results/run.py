@@ -71,7 +71,8 @@ class Run:
     >>> from inference import RejectionGibbs, infer
     >>> model = problems.get("double_well").model
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     run = infer(model, RejectionGibbs(), progress=False, directory=f"{folder}/run")
+    ...     backend = RejectionGibbs(evidence_particles=0)
+    ...     run = infer(model, backend, progress=False, directory=f"{folder}/run")
     ...     again = Run.load(f"{folder}/run")
     >>> again.usable
     ('draws',)
