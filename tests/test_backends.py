@@ -34,6 +34,7 @@ SMALL = {
         "max_halvings": 0,
         "num_powers": 4,
         "num_fresh": 16,
+        "evidence_particles": 0,
     },
     "nested": {
         "num_runs": 2,
@@ -56,7 +57,12 @@ SMALL = {
         "num_ledger_points": 2,
         "num_fresh": 16,
     },
-    "rejection-gibbs": {"num_warmup": 60, "num_draws": 60, "num_chains": 2},
+    "rejection-gibbs": {
+        "num_warmup": 60,
+        "num_draws": 60,
+        "num_chains": 2,
+        "evidence_particles": 0,
+    },
 }
 # HMC on a model whose log Z has a closed form is another method.
 CASES = [*BACKENDS, "nuts"]

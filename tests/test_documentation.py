@@ -41,7 +41,7 @@ _QUICK = """
 from generative import problems
 from inference import RejectionGibbs, infer
 model = problems.get("double_well").model
-backend = RejectionGibbs()
+backend = RejectionGibbs(evidence_particles=0)
 """
 GIVEN = {
     "docs/conventions.md": "import jax.numpy as jnp; theta_0 = {'weight': jnp.zeros(3)}",

@@ -44,11 +44,12 @@ def sampler_of(model, negative=None):
     return prior_sampler(recipe, jax.random.key(0))
 
 
-def tempered_runs(model, seed, num_runs, num_particles, negative=None):
+def tempered_runs(model, seed, *size, negative=None, **options):
     """Independent tempered populations along one plan."""
     prior = sampler_of(model, negative)
     stages = pilot.plan(prior, jax.random.key(seed), EFFORT)
-    return tempered.run(prior, jax.random.key(seed + 1000), stages, num_runs, num_particles, EFFORT)
+    key = jax.random.key(seed + 1000)
+    return tempered.run(prior, key, stages, *size, EFFORT, **options)
 
 
 def nested_runs(model, seed, num_runs, num_live=50, num_sweeps=8, negative=None):
@@ -78,6 +79,8 @@ def test_populations_that_approach_their_law_show(seed):
     assert found.lag.passed, found.lag.message
     approaching = found._replace(means=found.means + 0.6)
     assert not approaching.lag.passed, approaching.lag.message
+    assert found._replace(means=found.means + 10).lags_beyond_doubt
+    assert not found.lags_beyond_doubt
     # Runs that differ too much for an average are few, and must be allowed to grow.
     differing = found._replace(log_evidence=found.log_evidence + 2 * np.arange(8))
     assert np.isinf(differing.estimate.standard_error)
@@ -87,6 +90,17 @@ def test_populations_that_approach_their_law_show(seed):
     # A constant L, up to how its mean is rounded.
     level = {"means": np.full_like(found.means, 3), "before": np.full_like(found.means, 3 + 4e-16)}
     assert found._replace(**level, log_evidence=np.full(8, 3.0)).lag.passed
+
+
+def test_populations_that_lag_beyond_doubt_are_given_up(seed, monkeypatch):
+    model = problems.get("linear_gaussian", d=20).model
+    whole, sound = (tempered_runs(model, seed, 4, 32, gives_up=x) for x in (False, True))
+    np.testing.assert_array_equal(whole.log_evidence, sound.log_evidence)
+    monkeypatch.setattr(tempered.TemperedRuns, "lags_beyond_doubt", True)
+    given_up = tempered_runs(model, seed, 4, 32, gives_up=True)
+    assert given_up.powers[-1] < 1 == whole.powers[-1]
+    np.testing.assert_array_equal(given_up.powers, whole.powers[: len(given_up.powers)])
+    assert np.isinf(given_up.estimate.standard_error)
 
 
 def test_populations_that_lag_are_not_repeated(seed, monkeypatch):
@@ -343,8 +357,8 @@ def test_sharded_over_two_devices():
 @pytest.mark.slow
 def test_rejection_and_persistent_negatives_agree(seed):
     model = problems.get("rotated_wells", d=3).model
-    exact = tempered_runs(model, seed, 16, 512, RejectionNegative()).estimate
-    lagging = tempered_runs(model, seed + 1, 16, 512, PersistentNegative()).estimate
+    exact = tempered_runs(model, seed, 16, 512, negative=RejectionNegative()).estimate
+    lagging = tempered_runs(model, seed + 1, 16, 512, negative=PersistentNegative()).estimate
     error = np.hypot(exact.standard_error, lagging.standard_error)
     assert abs(exact.value - lagging.value) < 4 * error and error < 0.05
 

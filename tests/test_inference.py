@@ -192,6 +192,7 @@ def test_command_line_reads_toml_and_lists_problems(tmp_path, capsys):
     file = tmp_path / "run.toml"
     file.write_text(
         'backend = "rejection-gibbs"\n[rejection_gibbs]\nnum_warmup = 50\nnum_draws = 60\n'
+        "evidence_particles = 0\n"
     )
     folder = tmp_path / "run"
     command = ["run", "double_well", "--config", str(file), "--out", str(folder)]

@@ -102,7 +102,7 @@ def test_digits_agrees_with_hmc_and_in_mini_batches(seed):
     reference = HMC(kernel="exchange", max_doublings=1).draw(problem.model, jax.random.key(seed))
     first = functionals(problem.model, reference.values)
     for batch_size in (None, 11):
-        backend = SGLD(num_powers=0, max_halvings=0, batch_size=batch_size, kappa=20.0)
+        backend = SGLD(num_powers=0, max_halvings=0, batch_size=batch_size)
         draws = backend.draw(problem.model, jax.random.key(seed + 1))
         second = functionals(problem.model, draws.values)
         assert compare(first, second, 1).check.passed

@@ -120,7 +120,7 @@ _ONE_MOVE = HMC(negative="persistent", num_moves=1, max_doublings=0)
 # With numbers of simulations that show them: a small error needs many.
 CONTROLS: dict[str, tuple[Sampler, int]] = {
     "HMC, Z omitted": (Mistaken(sampler=HMC(), mistake=_without_z), 200),
-    "HMC, prior scale x 1.2": (Mistaken(sampler=HMC(), mistake=_wide_prior), 200),
+    "HMC, prior scale x 1.2": (Mistaken(sampler=HMC(), mistake=_wide_prior), 400),
     "HMC, one move per negative sample": (_ONE_MOVE, 1000),
 }
 _NOTE = (

@@ -177,7 +177,8 @@ def _populations(
         needed = num_moves_needed(prior, prng.fold_in(key, 3), effort)
         effort = effort._replace(num_moves=whole(needed))
     stages = plan(prior, key_plan, effort, monitor)
-    found = run(prior, key_run, stages, _NUM_RUNS, num_particles, effort, monitor)
+    size = (_NUM_RUNS, num_particles)
+    found = run(prior, key_run, stages, *size, effort, monitor, gives_up=True)
     if found.num_failed:
         raise RejectionCapped("negative", f"{found.num_failed} caps hit", "persistent")
     moves = "" if prior.is_exact else f"; {effort.num_moves} moves per negative sample"

@@ -32,6 +32,8 @@ from inference.running.progress import SILENT, Monitor
 
 LAG = "lag"
 _ROUNDING = 1e-9
+# Standard errors, and the powers between two looks.
+_BEYOND_DOUBT, _LOOKS_EVERY = 15.0, 4
 
 
 class Reweighting(NamedTuple):
@@ -100,18 +102,30 @@ class TemperedRuns(NamedTuple):
         """
         if np.isinf(self.spread):
             return Check(LAG, True, "a run without evidence tells nothing of lag", "both")
-        approach = (self.means - self.before)[:, 1:] @ np.diff(self.powers)
-        spread = np.hypot(approach.std(ddof=1), self.spread)
-        rounding = _ROUNDING * (1 + np.abs(self.means[:, 1:]).max())  # of a constant L
-        mean, error = approach.mean(), np.hypot(spread / np.sqrt(len(approach)), rounding)
+        mean, error = self._approach
         return check_no_shift(
             LAG,
-            {"mean of L": (float(mean), float(error), 1.0)},
+            {"mean of L": (mean, error, 1.0)},
             f"moves alone change L by {mean:.2g} nats along the path",
-            len(approach) - 1,
+            len(self.means) - 1,
             about="both",
             unit="nats",
         )
+
+    @property
+    def lags_beyond_doubt(self) -> bool:
+        """Whether the powers so far are enough to say so, however often that is asked."""
+        mean, error = self._approach
+        return np.isfinite(self.spread) and abs(mean) > _BEYOND_DOUBT * error
+
+    @property
+    def _approach(self) -> tuple[float, float]:
+        """What moves alone change of L along the path, nats, and its standard error."""
+        approach = (self.means - self.before)[:, 1:] @ np.diff(self.powers)
+        spread = np.hypot(approach.std(ddof=1), self.spread)
+        rounding = _ROUNDING * (1 + np.abs(self.means[:, 1:]).max())  # of a constant L
+        error = np.hypot(spread / np.sqrt(len(approach)), rounding)
+        return float(approach.mean()), float(error)
 
     @property
     def estimate(self) -> Estimate:
@@ -150,6 +164,7 @@ def run(
     effort: Effort,
     monitor: Monitor = SILENT,
     sharded: bool = False,
+    gives_up: bool = False,
 ) -> TemperedRuns:
     """Carry independent populations along a plan.
 
@@ -165,6 +180,8 @@ def run(
     monitor : Monitor
     sharded : bool
         Whether to spread the runs over all devices.
+    gives_up : bool
+        Whether to stop short of power 1 where the populations lag beyond doubt.
     """
     key, key_start = prng.split(key)
     size = (num_runs, num_particles)
@@ -179,6 +196,20 @@ def run(
         of_each = (Reweighting(zero, zero), SweepInfo(zero, zero, zero))
         template = (particles, [zero, *moved], *([x] * len(moved) for x in of_each))
         particles, means, steps, infos = section.restore(template)
+
+    def found() -> TemperedRuns:
+        return TemperedRuns(
+            np.sum([np.asarray(step.log_increment) for step in steps], axis=0),
+            np.array([stage.power for stage in stages[: len(means)]]),
+            np.stack([np.asarray(x) for x in means], axis=1),
+            np.stack([np.asarray(x) for x in (means[0], *(step.mean for step in steps))], axis=1),
+            particles,
+            np.array([float(info.acceptance_rate) for info in infos]),
+            int(sum(int(info.num_failed) for info in infos)),
+            np.asarray(infos[-1].diverging).reshape(num_runs, -1),
+            exchangeable,
+        )
+
     with monitor.bar(len(stages) - 1, "powers", initial=len(infos)) as bar:
         for index in range(len(infos), len(stages) - 1):
             old, new = stages[index : index + 2]
@@ -195,17 +226,9 @@ def run(
             bar.update(1)
             if index == len(stages) - 2 or section.is_due:
                 section.save((particles, means, steps, infos), index + 1)
-    return TemperedRuns(
-        np.sum([np.asarray(step.log_increment) for step in steps], axis=0),
-        np.array([stage.power for stage in stages]),
-        np.stack([np.asarray(x) for x in means], axis=1),
-        np.stack([np.asarray(x) for x in (means[0], *(step.mean for step in steps))], axis=1),
-        particles,
-        np.array([float(info.acceptance_rate) for info in infos]),
-        int(sum(int(info.num_failed) for info in infos)),
-        np.asarray(infos[-1].diverging).reshape(num_runs, -1),
-        exchangeable,
-    )
+            if gives_up and len(infos) % _LOOKS_EVERY == 0 and found().lags_beyond_doubt:
+                break
+    return found()
 
 
 def settled(
