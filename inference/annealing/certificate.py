@@ -141,8 +141,7 @@ def compare_draws(
         Whether the second was made of the first: what it kept of it, no difference can show.
     """
     shifts = [_whitened(model, theta_1[:, :, None], x) for x in (first, second)]
-    # Of one particle each: where the labels of both sets play no part, the test stays valid.
-    directions = _leading(np.concatenate([x[:, :, 0].reshape(-1, x.shape[-1]) for x in shifts]))
+    directions = _leading(np.concatenate([x.reshape(-1, x.shape[-1]) for x in shifts]))
     # Means alone would miss samples that are right on average, but do not follow theta_1.
     at = _whitened(model, theta_1.mean(axis=(0, 1)), theta_1) @ directions.T
     quantities = {}
@@ -206,7 +205,7 @@ def _whitened(
 
 
 def _leading(shifts: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
-    """Principal directions of both sets together."""
+    """Principal directions of both sets together: they take no side, so the test stays valid."""
     centred = np.nan_to_num(shifts - shifts.mean(axis=0))
     return np.linalg.svd(centred, full_matrices=False)[2][:_NUM_DIRECTIONS]
 
