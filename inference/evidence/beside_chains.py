@@ -87,6 +87,8 @@ def evidence_beside(
         return _none(f"the prior is not drawn: {found.exchangeable.message}; {note}")
     if not found.lag.passed:
         return _none(f"tempered populations lag ({found.lag.message}); try the nested backend")
+    if found.powers[-1] < 1:
+        return _none(f"powers ran out before tempered populations reached the posterior; {note}")
     particles = described(model, *(np.asarray(x) for x in found.particles[:2]))
     pair = (functionals(model, values), functionals(model, particles))
     if not np.isfinite(found.estimate.standard_error):

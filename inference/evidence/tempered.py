@@ -212,6 +212,9 @@ def run(
 
     with monitor.bar(len(stages) - 1, "powers", initial=len(infos)) as bar:
         for index in range(len(infos), len(stages) - 1):
+            is_looked_at = gives_up and index > 0 and index % _LOOKS_EVERY == 0
+            if is_looked_at and found().lags_beyond_doubt:
+                break
             old, new = stages[index : index + 2]
             key_stage = prng.fold_in(key, index)
             settings = (np.asarray(effort.num_moves), np.asarray(new.num_sweeps))
@@ -226,8 +229,6 @@ def run(
             bar.update(1)
             if index == len(stages) - 2 or section.is_due:
                 section.save((particles, means, steps, infos), index + 1)
-            if gives_up and len(infos) % _LOOKS_EVERY == 0 and found().lags_beyond_doubt:
-                break
     return found()
 
 
