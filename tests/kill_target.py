@@ -22,7 +22,7 @@ BACKENDS: dict[str, Backend] = {
     "hmc": HMC(num_warmup=60, num_draws=200, max_doublings=1, evidence_particles=8),
     "rejection-gibbs": RejectionGibbs(num_warmup=60, num_draws=300, evidence_particles=8),
     "map": MaximumAPosteriori(num_warmup=160, num_steps=160, num_starts=2, num_ledger_points=4),
-    "sgld": SGLD(num_warmup=160, num_draws=100, max_halvings=1, evidence_particles=0),
+    "sgld": SGLD(num_warmup=160, num_draws=100, max_halvings=1, evidence_particles=8),
     "smc": TemperedSMC(num_particles=16, max_particles=64, num_draws=16, negative="persistent"),
     "nested": NestedSampling(num_live=20, max_live=30, max_doublings=1, negative="persistent"),
 }

@@ -27,7 +27,7 @@ def far_mode(width, height):
     )
 
 
-# At a seed with which all chains start in the broad mode, as they do at most seeds.
+# At a seed with which all chains start in the broad mode.
 CASES = {
     "hmc": (HMC(), far_mode(0.1, 10.0)),
     "hmc, runs differ": (HMC(), far_mode(0.02, 12.0)),

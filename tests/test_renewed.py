@@ -7,7 +7,7 @@ import pytest
 from generative import problems
 from inference import HMC, NestedSampling, TemperedSMC, infer
 from inference.annealing.certificate import check_renewed
-from inference.annealing.conditional_smc import annealed_draws
+from inference.annealing.conditional_smc import annealed_populations
 from inference.annealing.given_data import given_data
 from tests.statistical import z_limit
 
@@ -39,7 +39,8 @@ def test_draws_made_of_draws_have_their_law_whatever_the_pilot_finds(seed, from_
     share = (exact > 0).mean()
     assert 0.2 < share < 0.8  # or nothing is tested
     start = exact if from_draws else None
-    made = annealed_draws(key_made, given_data(wells(**options)), theta_1, 4, 1, start)
+    settings = (given_data(wells(**options)), theta_1, 4, 1, start)
+    made = annealed_populations(key_made, *settings)[0][:, 0]
     z = ((made > 0).mean() - share) / np.sqrt(2 * share * (1 - share) / len(theta_1))
     assert (abs(z) < z_limit()) == from_draws, z
     assert np.mean(made != exact) > 0.5

@@ -37,16 +37,15 @@ def annealed_draws(
     theta_1: Float[Array | np.ndarray, "point d"],
     num_particles: int,
     num_sweeps: int = 1,
-    start: Float[Array | np.ndarray, "point d"] | None = None,
 ) -> Float[np.ndarray, "point d"]:
     """Draw from q(. | theta_1) at each of many theta_1, independently.
 
     Parameters
     ----------
-    key, model, theta_1, num_particles, num_sweeps, start
-        See :func:`annealed_populations`.
+    key, model, theta_1, num_particles, num_sweeps
+        See :func:`annealed_populations`, all of whose particles are not held at once here.
     """
-    drawn = _annealed(key, model, theta_1, num_particles, num_sweeps, start)
+    drawn = _annealed(key, model, theta_1, num_particles, num_sweeps, None)
     return np.concatenate([np.asarray(x[:, 0]) for x, _ in drawn])[: len(theta_1)]
 
 

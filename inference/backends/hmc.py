@@ -16,7 +16,7 @@ from inference.backends.exchange_warmup import warm_up
 from inference.checks import Check, check_divergences
 from inference.doubling import compare
 from inference.estimate import Evidence
-from inference.evidence.beside_chains import evidence_beside
+from inference.evidence.beside_chains import NOT_ASKED_FOR, evidence_beside
 from inference.evidence.population import Recipe
 from inference.functionals import functionals
 from inference.kernels.exchange.hmc import ExchangeHMC
@@ -127,7 +127,7 @@ class HMC(Sampler):
     ) -> Evidence:
         """Estimate log p(data) by tempered SMC; see :meth:`Sampler.log_evidence`."""
         if self.evidence_particles == 0:
-            return Evidence(None, "log evidence: not estimated, as evidence_particles = 0 asks")
+            return NOT_ASKED_FOR
         sampler, num_moves = draws.negative, draws.tuning.get("num_moves", self.num_moves)
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
             sampler, _ = choose(model, *self._settings)

@@ -16,7 +16,6 @@ from inference.annealing.certificate import check_fresh
 from inference.backends.base import ChainMethod, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
-from inference.checks import Check
 from inference.devices import along, check_divides, replicate, shard
 from inference.doubling import compare
 from inference.estimate import Estimate, Evidence
@@ -134,19 +133,16 @@ class SGLD(WithNegativeSamples, Sampler):
         """Return what :meth:`draw` found; see :meth:`Sampler.log_evidence`."""
         if model.is_null:
             return Evidence((exact := Estimate.of_no_data()), exact.note)
-        checks: tuple[Check, ...] = ()
-        populations = ""
-        if draws.other_target is None:
-            effort = (self.evidence_particles, None, monitor)
-            beside = evidence_beside_any(model, draws.values, key, *effort)
-            checks = beside.checks
-            populations = f"; populations: {beside.how.removeprefix('log evidence: ')}"
-        if draws.log_evidence is None:
-            how = "log evidence: not estimated, as num_powers = 0 asks"
-            return Evidence(None, how + populations, checks)
-        path = f"thermodynamic integration over {self.num_powers} powers of the likelihood"
-        how = f"log evidence: {path}; local, of what the chains reached"
-        return Evidence(draws.log_evidence, how + populations, checks)
+        how = "log evidence: not estimated, as num_powers = 0 asks"
+        if draws.log_evidence is not None:
+            path = f"thermodynamic integration over {self.num_powers} powers of the likelihood"
+            how = f"log evidence: {path}; local, of what the chains reached"
+        if draws.other_target is not None:
+            return Evidence(draws.log_evidence, how)
+        effort = (self.evidence_particles, None, monitor)
+        beside = evidence_beside_any(model, draws.values, key, *effort)
+        how += f"; populations: {beside.how.removeprefix('log evidence: ')}"
+        return Evidence(draws.log_evidence, how, beside.checks)
 
     def _verified(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> Draws:
         """Compare negative samples with fresh ones, and say what is not checked, or not sought."""

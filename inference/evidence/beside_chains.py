@@ -32,6 +32,7 @@ from inference.kernels.negative_choice import choose, without_rejection
 from inference.running.progress import Monitor
 
 POPULATIONS = "populations"
+NOT_ASKED_FOR = Evidence(None, "log evidence: not estimated, as evidence_particles = 0 asks")
 _NUM_RUNS = 8
 _MOST_SD = 4.0
 _REJECTION_CAP, _MAX_NUM_STEPS = 20_000, 32
@@ -123,7 +124,7 @@ def evidence_beside_any(
         See :func:`evidence_beside`.
     """
     if num_particles == 0:
-        return Evidence(None, "log evidence: not estimated, as evidence_particles = 0 asks")
+        return NOT_ASKED_FOR
     if model.dimension > _LARGEST:
         return _none(f"populations are for up to {_LARGEST} parameters")
     sampler, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOST)

@@ -115,13 +115,15 @@ class TemperedRuns(NamedTuple):
     @property
     def lags_beyond_doubt(self) -> bool:
         """Whether the powers so far are enough to say so, however often that is asked."""
+        if np.isinf(self.spread):
+            return False
         mean, error = self._approach
-        return np.isfinite(self.spread) and abs(mean) > _BEYOND_DOUBT * error
+        return abs(mean) > _BEYOND_DOUBT * error
 
     @property
     def _approach(self) -> tuple[float, float]:
         """What moves alone change of L along the path, nats, and its standard error."""
-        approach = (self.means - self.before)[:, 1:] @ np.diff(self.powers)
+        approach = (self.means[:, 1:] - self.before[:, 1:]) @ np.diff(self.powers)
         spread = np.hypot(approach.std(ddof=1), self.spread)
         rounding = _ROUNDING * (1 + np.abs(self.means[:, 1:]).max())  # of a constant L
         error = np.hypot(spread / np.sqrt(len(approach)), rounding)

@@ -203,7 +203,7 @@ def _moved(
     step_size: Float[Array, ""],
     num_moves: Int[Array, ""],
 ) -> Float[Array, "n other d"]:
-    """Move draws of q(. | theta_1) under another theta_1, those before it."""
+    """Move to each theta_1 a few draws of q under others, those before it."""
 
     def one(key: jax.Array, theta_1: Array, start: Array) -> Array:
         start = share(model, theta_1, start)
