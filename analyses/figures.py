@@ -33,7 +33,8 @@ def forest(datasets: dict[str, xr.Dataset], target: Target, title: str) -> None:
     only = next(iter(trees.values()))
     plot = az.plot_forest(trees if len(trees) > 1 else only, combined=True, backend="matplotlib")
     if len(trees) > 1:
-        plot.add_legend("model")
+        # Below: the title is above, and names are as long as folders' are.
+        plot.add_legend("model", loc="upper center", bbox_to_anchor=(0.5, 0.0))
     _save(plot, target, title)
 
 
