@@ -1,13 +1,20 @@
 """Functions of many points, and how many of these are in flight at a time."""
 
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import jax
+import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
 # Numbers held by the particles in flight, at most.
 MAX_NUMBERS = 4_000_000
+_MOST_PARTS = 4
 
 
 def in_flight(number: int, numbers_each: int) -> int:
@@ -38,3 +45,58 @@ def over_points(function: Partial, points: PyTree, batch_size: int | None = None
         Points in flight at a time; one by default.
     """
     return jax.lax.map(function, points, batch_size=batch_size)
+
+
+def in_threads(
+    function: Callable[..., PyTree],
+    batches: Sequence[tuple],
+    keep: Callable[[Any], Any] = lambda x: x,
+) -> list[PyTree]:
+    """Call one compiled program for every batch, as many at a time as this process has cores.
+
+    XLA runs a program of small operations on one core, and the programs that a thread starts one
+    after another. What comes out does not depend on the number of cores. On a device that is no
+    CPU, where programs fill the device, they are called in turn.
+
+    Parameters
+    ----------
+    function : callable
+        Returns arrays of JAX.
+    batches : sequence of tuple
+        Arguments, of equal shapes.
+    keep : callable
+        What is held of each result, whose arrays are then of NumPy.
+    """
+
+    def fetched(result: PyTree) -> PyTree:
+        return keep(jax.tree.map(np.asarray, result))
+
+    # It compiles here, once, and comes back before it has run.
+    first = function(*batches[0])
+    num_threads = min(len(batches), _num_cores()) - 1
+    if num_threads < 1 or jax.default_backend() != "cpu":
+        return [fetched(first), *(fetched(function(*batch)) for batch in batches[1:])]
+    is_wide = bool(jax.config.jax_enable_x64)
+
+    def call(batch: tuple) -> PyTree:
+        with jax.enable_x64(is_wide):  # which a thread does not inherit
+            return fetched(function(*batch))
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        rest = list(pool.map(call, batches[1:]))
+    return [fetched(first), *rest]
+
+
+def num_parts(number: int) -> int:
+    """Parts of equal size into which so many runs are divided for :func:`in_threads`.
+
+    One where there are several devices, or one that many particles fill better than few.
+    """
+    is_one_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    return math.gcd(number, _MOST_PARTS) if is_one_cpu else 1
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    is_told = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if is_told else os.cpu_count() or 1

@@ -45,8 +45,9 @@ def check_no_shift(
     degrees: float = np.inf,
     about: About = "draws",
     unit: str = "sd",
+    false_alarm_rate: float = FALSE_ALARM_RATE,
 ) -> Check:
-    """Check that no mean differs from zero, with a family-wise false-alarm rate of 0.1 %.
+    """Check that no mean differs from zero.
 
     A check that passes says how sharp it was: the shift, in standard deviations of the quantity,
     that it would have seen with probability 95 %.
@@ -64,10 +65,12 @@ def check_no_shift(
     about : {"draws", "evidence", "both"}
     unit : str
         Of the standard deviations.
+    false_alarm_rate : float
+        Family-wise; 0.1 % by default.
     """
     if not quantities:
         return Check(name, True, f"{what}: nothing varies", about)
-    limit = float(stats.t.isf(FALSE_ALARM_RATE / 2 / len(quantities), degrees))
+    limit = float(stats.t.isf(false_alarm_rate / 2 / len(quantities), degrees))
     scores = {n: z_score(difference, error) for n, (difference, error, _) in quantities.items()}
     worst = max(scores, key=lambda n: abs(scores[n]))
     seen = max(

@@ -18,6 +18,7 @@ from inference.evidence import nested, pilot, tempered
 from inference.evidence.beside_chains import evidence_beside
 from inference.evidence.population import Recipe
 from inference.evidence.prior import Effort, prior_sampler
+from inference.evidence.tempered_runs import TemperedRuns
 from inference.evidence.weights import insertion_check, phase_transition, volumes
 from inference.kernels.negative import (
     PersistentNegative,
@@ -96,7 +97,7 @@ def test_populations_that_lag_beyond_doubt_are_given_up(seed, monkeypatch):
     model = problems.get("linear_gaussian", d=20).model
     whole, sound = (tempered_runs(model, seed, 4, 32, gives_up=x) for x in (False, True))
     np.testing.assert_array_equal(whole.log_evidence, sound.log_evidence)
-    monkeypatch.setattr(tempered.TemperedRuns, "lags_beyond_doubt", True)
+    monkeypatch.setattr(TemperedRuns, "lags_beyond_doubt", True)
     given_up = tempered_runs(model, seed, 4, 32, gives_up=True)
     assert given_up.powers[-1] < 1 == whole.powers[-1]
     np.testing.assert_array_equal(given_up.powers, whole.powers[: len(given_up.powers)])
@@ -105,7 +106,7 @@ def test_populations_that_lag_beyond_doubt_are_given_up(seed, monkeypatch):
 
 def test_populations_that_lag_are_not_repeated(seed, monkeypatch):
     late = Check("lag", False, "late", "both")
-    monkeypatch.setattr(tempered.TemperedRuns, "lag", property(lambda self: late))
+    monkeypatch.setattr(TemperedRuns, "lag", property(lambda self: late))
     backend = TemperedSMC(num_draws=16, num_particles=16, num_runs=2, negative="persistent")
     draws = backend.draw(problems.get("double_well").model, jax.random.key(seed))
     assert "doubling" not in [check.name for check in draws.checks]

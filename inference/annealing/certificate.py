@@ -122,6 +122,28 @@ def compare_draws(
     what: str,
     is_renewal: bool = False,
 ) -> Check:
+    """Check that two sets of draws have one law; see :func:`differences`.
+
+    Parameters
+    ----------
+    name : str
+        Of the check.
+    model, theta_1, first, second, is_renewal
+        See :func:`differences`.
+    what : str
+        What is compared, for the message.
+    """
+    found = differences(model, theta_1, first, second, is_renewal)
+    return check_no_shift(name, found, what, about="both")
+
+
+def differences(
+    model: TwoStageModel,
+    theta_1: Batch,
+    first: Float[np.ndarray, "chain draw k d"],
+    second: Populations,
+    is_renewal: bool = False,
+) -> dict[str, tuple[float, float, float]]:
     """Compare two sets of draws, point by point, so that theta_1 adds no noise.
 
     On C, L, log p2, and w - theta_1 in scales of the second stage: its squared length, its parts
@@ -130,15 +152,17 @@ def compare_draws(
     Parameters
     ----------
     model : TwoStageModel
-    name : str
-        Of the check.
     theta_1 : array, shape (chain, draw, d)
     first, second : arrays, shapes (chain, draw, k, d) and (chain, draw, particle, d)
         Particles at one point may depend on each other; of these, means are compared.
-    what : str
-        What is compared, for the message.
     is_renewal : bool
         Whether the second was made of the first: what it kept of it, no difference can show.
+
+    Returns
+    -------
+    dict
+        Name to difference, its standard error and the standard deviation, as
+        :func:`~inference.checks.check_no_shift` takes them.
     """
     shifts = [_whitened(model, theta_1[:, :, None], x) for x in (first, second)]
     directions = _leading(np.concatenate([x.reshape(-1, x.shape[-1]) for x in shifts]))
@@ -156,7 +180,7 @@ def compare_draws(
             spread = float(of_second.std())
             shown = 1 - _kept(before, after, spread) if is_renewal else 1.0
             quantities[quantity] = (*mean_and_error(before - after), shown * spread)
-    return check_no_shift(name, quantities, what, about="both")
+    return quantities
 
 
 def _kept(

@@ -13,6 +13,7 @@ the same moves, backwards.
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from generative import TwoStageModel
 from inference import prng
 from inference.annealing.anneal import MAX_TEMPERATURES, Schedule, anneal
 from inference.annealing.path import Path
-from inference.batches import in_flight
+from inference.batches import in_flight, in_threads
 from inference.gaussians.surrogate import flat
 
 _SHORTEST = 32
@@ -37,16 +38,20 @@ def annealed_draws(
     theta_1: Float[Array | np.ndarray, "point d"],
     num_particles: int,
     num_sweeps: int = 1,
-) -> Float[np.ndarray, "point d"]:
-    """Draw from q(. | theta_1) at each of many theta_1, independently.
+    num_each: int = 1,
+) -> Float[np.ndarray, "draw d"]:
+    """Draw from q(. | theta_1) at each of many theta_1, independently of the other points.
 
     Parameters
     ----------
     key, model, theta_1, num_particles, num_sweeps
         See :func:`annealed_populations`, all of whose particles are not held at once here.
+    num_each : int
+        Draws at each point, of one population: `num_particles` at most. Those of the first point
+        come first.
     """
-    drawn = _annealed(key, model, theta_1, num_particles, num_sweeps, None)
-    return np.concatenate([np.asarray(x[:, 0]) for x, _ in drawn])[: len(theta_1)]
+    drawn, _ = _annealed(key, model, theta_1, num_particles, num_sweeps, None, num_each)
+    return drawn.reshape(-1, model.dimension)
 
 
 def annealed_populations(
@@ -79,13 +84,12 @@ def annealed_populations(
     Returns
     -------
     populations : array, shape (point, particle, d)
-        The first of each is one chosen at random.
+        In random order.
     step_size : float
         Mean step size of moves that leave q itself invariant, radians.
     """
-    drawn = _annealed(key, model, theta_1, num_particles, num_sweeps, start)
-    populations, steps = zip(*((np.asarray(x), step) for x, step in drawn), strict=True)
-    return np.concatenate(populations)[: len(theta_1)], float(np.mean(steps))
+    settings = (num_particles, num_sweeps, start, num_particles)
+    return _annealed(key, model, theta_1, *settings)
 
 
 def _annealed(
@@ -95,17 +99,28 @@ def _annealed(
     num_particles: int,
     num_sweeps: int,
     start: Float[Array | np.ndarray, "point d"] | None,
-) -> Iterator[tuple[Float[Array, "block particle d"], float]]:
-    """Populations block by block, with the mean last step size of each block."""
-    given = None if start is None else list(_blocks(np.asarray(start)))
-    for index, block in enumerate(_blocks(np.asarray(theta_1))):
-        key_pilot, key_sweep = prng.split(prng.fold_in(key, index))
-        found, schedules = pilots(key_pilot, model, block, num_particles)
-        starts = found if given is None else given[index]
-        settings = (np.asarray(num_sweeps), num_particles, rungs(schedules))
-        last = np.asarray(schedules.length) - 1
-        step_size = float(np.asarray(schedules.step_sizes)[np.arange(len(last)), last].mean())
-        yield _refreshed(key_sweep, model, block, schedules, starts, *settings), step_size
+    num_kept: int,
+) -> tuple[Float[np.ndarray, "point kept d"], float]:
+    """So many particles of each population, and the mean last step size."""
+    points = list(_blocks(np.asarray(theta_1)))
+    keys = [prng.split(prng.fold_in(key, index)) for index in range(len(points))]
+
+    def pilot(key: jax.Array, block: np.ndarray) -> tuple[Array, Schedule]:
+        return pilots(key, model, block, num_particles)
+
+    found = in_threads(pilot, [(pair[0], x) for pair, x in zip(keys, points, strict=True)])
+    starts = [x for x, _ in found] if start is None else list(_blocks(np.asarray(start)))
+    schedules = [x for _, x in found]
+    num_rungs = max(map(rungs, schedules))
+
+    def refreshed(key: jax.Array, *settings: Any) -> Array:
+        sizes = (np.asarray(num_sweeps), num_particles, num_rungs)
+        return _refreshed(key, model, *settings, *sizes)
+
+    batches = zip((pair[1] for pair in keys), points, schedules, starts, strict=True)
+    last_steps = [x.step_sizes[np.arange(_BLOCK), x.length - 1] for x in schedules]
+    drawn = in_threads(refreshed, list(batches), lambda x: np.array(x[:, :num_kept]))
+    return np.concatenate(drawn)[: len(theta_1)], float(np.mean(last_steps))
 
 
 def _blocks(points: Float[np.ndarray, "point d"]) -> Iterator[Float[np.ndarray, "block d"]]:
@@ -116,7 +131,10 @@ def _blocks(points: Float[np.ndarray, "point d"]) -> Iterator[Float[np.ndarray, 
 
 @partial(jax.jit, static_argnums=3)
 def pilots(
-    key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "block d"], num_particles: int
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array | np.ndarray, "block d"],
+    num_particles: int,
 ) -> tuple[Float[Array, "block d"], Schedule]:
     """Anneal a population at each point; return one of its particles, and its schedule."""
 
@@ -133,9 +151,9 @@ def pilots(
 def _refreshed(
     key: jax.Array,
     model: TwoStageModel,
-    theta_1: Float[Array, "block d"],
+    theta_1: Float[Array | np.ndarray, "block d"],
     schedules: Schedule,
-    starts: Float[Array, "block d"],
+    starts: Float[Array | np.ndarray, "block d"],
     num_sweeps: Int[Array, ""],
     num_particles: int,
     num_rungs: int,
@@ -210,11 +228,11 @@ def conditional_population(
     Returns
     -------
     particles : array, shape (n, d)
-        The first is one chosen at random.
+        In random order.
     num_evaluations : int array
         Of C and its gradient.
     """
-    key_back, key_start, key_on, key_choose = jax.random.split(key, 4)
+    key_back, key_start, key_on, key_order = jax.random.split(key, 4)
     step_sizes, length = schedule.step_sizes, schedule.length
     # A pilot that ran out of temperatures stops short of q; the last rung is q in any case.
     temperatures = schedule.temperatures.at[length - 1].set(1.0)
@@ -246,9 +264,7 @@ def conditional_population(
 
     particles = path.sample(key_start, num_particles).at[0].set(retained[0])
     particles, cost = jax.lax.fori_loop(1, length + 1, on, (particles, cost))
-    chosen = jax.random.randint(key_choose, (), 0, num_particles)
-    first, other = particles[0], particles[chosen]
-    return particles.at[chosen].set(first).at[0].set(other), cost
+    return particles[jax.random.permutation(key_order, num_particles)], cost
 
 
 def conditional_systematic(key: jax.Array, weights: Float[Array, " n"]) -> Int[Array, " n"]:

@@ -24,7 +24,7 @@ from inference.evidence.prior import (
     annealed_prior,
     prior_sampler,
 )
-from inference.evidence.tempered import LAG
+from inference.evidence.tempered_runs import LAG
 from inference.functionals import functionals
 from inference.kernels.exchange.lag import MOST
 from inference.kernels.negative import NegativeSampler, RejectionNegative

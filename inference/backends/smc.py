@@ -18,7 +18,8 @@ from inference.checks import Check, check_divergences
 from inference.evidence.pilot import PowerStage, plan
 from inference.evidence.population import Particles, described
 from inference.evidence.prior import Effort, PriorSampler
-from inference.evidence.tempered import TemperedRuns, advance, run
+from inference.evidence.tempered import advance, run
+from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
 from inference.results.draws import Draws
 from inference.running.progress import Monitor

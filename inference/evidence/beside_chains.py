@@ -25,7 +25,8 @@ from inference.evidence.prior import (
     annealed_prior,
     prior_sampler,
 )
-from inference.evidence.tempered import TemperedRuns, run
+from inference.evidence.tempered import run
+from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
 from inference.kernels.exchange.lag import FEWEST, MOST
 from inference.kernels.negative_choice import choose, without_rejection

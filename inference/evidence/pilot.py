@@ -19,7 +19,7 @@ from inference.evidence.population import (
     Recipe,
     adapt_steps,
 )
-from inference.evidence.prior import Effort, PriorSampler
+from inference.evidence.prior import NUM_EACH, Effort, PriorSampler
 from inference.kernels.exchange.bridges import NUM_BRIDGES, with_bridges
 from inference.kernels.exchange.lag import moves_needed
 from inference.kernels.exchange.state import Tuning
@@ -123,7 +123,7 @@ def num_moves_needed(prior: PriorSampler, key: jax.Array, effort: Effort) -> int
     """Moves in which negative samples forget, on draws of the two-stage prior."""
     key_stage, key_draw, key_lag = prng.split(key, 3)
     tuning = jax.tree.map(lambda x: x[None], start_stage(prior, key_stage, effort).tuning)
-    drawn = prior.draw(key_draw, _NUM_LAG_POINTS, effort)
+    drawn = prior.draw(key_draw, _NUM_LAG_POINTS, effort, NUM_EACH)
     pairs = (drawn.theta_1[None], drawn.negative[None])
     return moves_needed(key_lag, prior.recipe.kernel(0.0), tuning, *pairs)
 

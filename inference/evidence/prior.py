@@ -29,6 +29,8 @@ _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
 _NUM_CHECKED = 1024
 # Conditional sweeps per annealed draw, before any doubling.
 NUM_SWEEPS = 2
+# Particles that may share the theta_1 of one annealed population: moves then set them apart.
+NUM_EACH = 4
 # A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, serves
 # for first draws; and is q itself, for negative samples too.
 _CLOSE_WITHIN, _EXACT_WITHIN = 0.01, 1e-6
@@ -81,7 +83,7 @@ class PriorSampler(NamedTuple):
         """Whether the draws are exact, so that more effort cannot change them."""
         return self.recipe.negative.is_exact
 
-    def draw(self, key: jax.Array, num_draws: int, effort: Effort) -> Particles:
+    def draw(self, key: jax.Array, num_draws: int, effort: Effort, num_each: int = 1) -> Particles:
         """Draw a population.
 
         Parameters
@@ -90,6 +92,8 @@ class PriorSampler(NamedTuple):
         num_draws : int
         effort : Effort
             Of annealed draws.
+        num_each : int
+            Particles in a row that may have one theta_1, where draws are annealed.
 
         Raises
         ------
@@ -105,11 +109,12 @@ class PriorSampler(NamedTuple):
             particles = _exact(key, self.recipe, num_draws)
         else:
             key_1, key_2 = prng.split(key)
-            theta_1 = first_draws(key_1, model, num_draws)
-            pair = np.concatenate([theta_1, theta_1])
-            settings = (effort.num_annealed, effort.num_sweeps)
-            draws = annealed_draws(key_2, model, pair, *settings)
-            particles = populate(model, theta_1, draws[:num_draws], draws[num_draws:])
+            num_each = min(num_each, effort.num_annealed)
+            points = np.asarray(first_draws(key_1, model, -(-num_draws // num_each)))
+            settings = (effort.num_annealed, effort.num_sweeps, num_each)
+            draws = annealed_draws(key_2, model, np.concatenate([points, points]), *settings)
+            theta_1, pair = np.repeat(points, num_each, axis=0), np.split(draws, 2)
+            particles = populate(model, *(x[:num_draws] for x in (theta_1, *pair)))
         _check(particles)
         return particles
 

@@ -4,12 +4,12 @@ log p(data) = log E[exp L(theta_2)] under the two-stage prior, so the weights be
 likelihood depend on L alone: Z(theta_1) belongs to the prior, and only the moves must deal with it.
 A pilot population chooses powers, surrogates, step sizes and numbers of sweeps; exp of each
 independent run's estimate along its plan is then unbiased for p(data), if the first population and
-the moves are exact. Runs are averaged as lognormal variables. P. Del Moral, A. Doucet and A. Jasra,
-J. R. Stat. Soc. B 68 (2006), doi:10.1111/j.1467-9868.2006.00553.x.
+the moves are exact. P. Del Moral, A. Doucet and A. Jasra, J. R. Stat. Soc. B 68 (2006),
+doi:10.1111/j.1467-9868.2006.00553.x.
 """
 
+import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,141 +20,18 @@ from jaxtyping import Array, Float, Int
 
 from inference import prng
 from inference.annealing.certificate import check_exchangeable
-from inference.averages import SIGMAS_OF_A_BRACKET, log_of_mean, mean_of_runs
-from inference.checks import Check, check_no_shift
+from inference.batches import in_threads, num_parts
+from inference.checks import Check
 from inference.devices import shard
-from inference.estimate import Estimate
 from inference.evidence.pilot import PowerStage
 from inference.evidence.population import Particles, Recipe, SweepInfo, renewed, sweep
-from inference.evidence.prior import Effort, PriorSampler
+from inference.evidence.prior import NUM_EACH, Effort, PriorSampler
+from inference.evidence.tempered_runs import Reweighting, TemperedRuns
 from inference.kernels.exchange.state import Tuning
 from inference.running.progress import SILENT, Monitor
 
-LAG = "lag"
-_ROUNDING = 1e-9
-# Standard errors, and the powers between two looks.
-_BEYOND_DOUBT, _LOOKS_EVERY = 15.0, 4
-
-
-class Reweighting(NamedTuple):
-    """What it did to each run's population.
-
-    Attributes
-    ----------
-    log_increment : array, shape (run,)
-        Of the evidence, nats.
-    mean : array, shape (run,)
-        Of L, nats, before the particles move.
-    """
-
-    log_increment: Float[Array | np.ndarray, " run"]
-    mean: Float[Array | np.ndarray, " run"]
-
-
-class TemperedRuns(NamedTuple):
-    """What independent runs found.
-
-    Attributes
-    ----------
-    log_evidence : array, shape (run,)
-        Nats.
-    powers : array, shape (power,)
-        From 0.
-    means, before : arrays, shape (run, power)
-        Of L, nats: after the moves at each power, and before them, when reweighting is done.
-    particles : Particles
-        At the last power; leading axes (run, particle).
-    acceptance_rate : array, shape (power - 1,)
-        Of the exchange move.
-    num_failed : int
-        Negative samples not found.
-    diverging : bool array, shape (run, particle)
-        In the last move of theta_2.
-    exchangeable : Check or None
-        Of the first populations, where these were annealed.
-    """
-
-    log_evidence: Float[np.ndarray, " run"]
-    powers: Float[np.ndarray, " power"]
-    means: Float[np.ndarray, "run power"]
-    before: Float[np.ndarray, "run power"]
-    particles: Particles
-    acceptance_rate: Float[np.ndarray, " stage"]
-    num_failed: int
-    diverging: np.ndarray
-    exchangeable: Check | None
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of the log evidence over runs, nats; infinite where a run has none."""
-        is_whole = np.isfinite(self.log_evidence).all()
-        return float(self.log_evidence.std(ddof=1)) if is_whole else np.inf
-
-    @property
-    def lag(self) -> Check:
-        """Check that moves did not go on where reweighting ended.
-
-        A population that has a power's law keeps the mean of L when it moves. One that lags behind
-        approaches that law with every move, always from the same side, so that its runs agree on
-        an evidence that is too small. What is summed over powers is what the approach is worth,
-        and counts beside the error that the evidence has anyway: runs that differ are few, and need
-        not lag. Particles that do not move approach nothing, and are not seen here.
-        """
-        if np.isinf(self.spread):
-            return Check(LAG, True, "a run without evidence tells nothing of lag", "both")
-        mean, error = self._approach
-        return check_no_shift(
-            LAG,
-            {"mean of L": (mean, error, 1.0)},
-            f"moves alone change L by {mean:.2g} nats along the path",
-            len(self.means) - 1,
-            about="both",
-            unit="nats",
-        )
-
-    @property
-    def lags_beyond_doubt(self) -> bool:
-        """Whether the powers so far are enough to say so, however often that is asked."""
-        if np.isinf(self.spread):
-            return False
-        mean, error = self._approach
-        return abs(mean) > _BEYOND_DOUBT * error
-
-    @property
-    def _approach(self) -> tuple[float, float]:
-        """What moves alone change of L along the path, nats, and its standard error."""
-        approach = (self.means[:, 1:] - self.before[:, 1:]) @ np.diff(self.powers)
-        spread = np.hypot(approach.std(ddof=1), self.spread)
-        rounding = _ROUNDING * (1 + np.abs(self.means[:, 1:]).max())  # of a constant L
-        error = np.hypot(spread / np.sqrt(len(approach)), rounding)
-        return float(approach.mean()), float(error)
-
-    @property
-    def estimate(self) -> Estimate:
-        """Log evidence; the standard error is infinite where runs differ too much to be averaged.
-
-        `lower` and `upper` are the left and right sums of the mean of L, which increases with the
-        power, where power 1 was reached. Particles that lag behind make that mean too small, which
-        `lower` can bear; `upper` is raised by half the variance over runs, what lag costs where
-        runs still meet all phases, and is no bound where they do not.
-        """
-        value, error = log_of_mean(self.log_evidence[None])
-        steps = np.diff(self.powers)
-        left = mean_of_runs((self.means[:, :-1] @ steps)[None])
-        right = mean_of_runs((self.means[:, 1:] @ steps)[None])
-        reached = self.powers[-1] >= 1
-        lag = 0.5 * self.spread**2
-
-        def bound(value: np.ndarray, otherwise: float) -> float:
-            return float(value[0]) if reached and np.isfinite(value[0]) else otherwise
-
-        return Estimate(
-            float(value[0]),
-            float(error[0]) if reached else np.inf,
-            bound(left[0] - SIGMAS_OF_A_BRACKET * left[1], -np.inf),
-            bound(right[0] + SIGMAS_OF_A_BRACKET * right[1] + lag, np.inf),
-            "tempered_smc",
-        )
+# Powers between two looks at whether the populations lag.
+_LOOKS_EVERY = 4
 
 
 def run(
@@ -187,7 +64,8 @@ def run(
     """
     key, key_start = prng.split(key)
     size = (num_runs, num_particles)
-    particles = settled(prior, key_start, stages[0], *size, effort, monitor)
+    each = math.gcd(NUM_EACH, num_particles)  # runs share nothing
+    particles = settled(prior, key_start, stages[0], *size, effort, monitor, each)
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
@@ -242,13 +120,24 @@ def settled(
     num_particles: int,
     effort: Effort,
     monitor: Monitor = SILENT,
+    num_each: int = 1,
 ) -> Particles:
-    """Draw runs from the prior; annealed draws move until they forget how they were made."""
+    """Draw runs from the prior; annealed draws move until they forget how they were made.
+
+    Parameters
+    ----------
+    prior, key, num_runs, num_particles, effort, monitor
+        See :func:`run`.
+    stage : PowerStage
+        How particles move at power 0.
+    num_each : int
+        Particles of a run that begin at one theta_1, where they are annealed.
+    """
     section = monitor.section("prior")
     if section.count:
         return section.restore(Particles(*[jnp.zeros(0)] * len(Particles._fields)))
     key_draw, key_move, key_renew = prng.split(key, 3)
-    particles = by_run(prior.draw(key_draw, num_runs * num_particles, effort), num_runs)
+    particles = by_run(prior.draw(key_draw, num_runs * num_particles, effort, num_each), num_runs)
     if not prior.is_exact:
         power, moves = np.asarray(stage.power), np.asarray(effort.num_moves)
         settings = (stage.tuning, power, power, moves, np.asarray(stage.num_sweeps))
@@ -272,8 +161,37 @@ def by_run(flat: Particles, num_runs: int) -> Particles:
     return jax.tree.map(lambda x: x.reshape(num_runs, -1, *x.shape[1:]), flat)
 
 
-@jax.jit
 def advance(
+    key: jax.Array,
+    recipe: Recipe,
+    particles: Particles,
+    tuning: Tuning,
+    old: Float[np.ndarray, ""],
+    new: Float[np.ndarray, ""],
+    num_moves: Int[np.ndarray, ""],
+    num_sweeps: Int[np.ndarray, ""],
+) -> tuple[Particles, Reweighting, SweepInfo]:
+    """Reweight and resample each run's population, and move all of them.
+
+    Where the power stays as it is, resampling changes nothing. Leading axes of the particles:
+    (run, particle).
+    """
+    settings = (tuning, old, new, num_moves, num_sweeps)
+    number = num_parts(len(particles.log_likelihood))
+    if number == 1:
+        return _advance(key, recipe, particles, *settings)
+    parts = zip(*(np.split(np.asarray(x), number) for x in particles), strict=True)
+    keys = prng.split(key, number)
+    batches = [(k, recipe, Particles(*x), *settings) for k, x in zip(keys, parts, strict=True)]
+    moved = in_threads(_advance, batches)
+    particles, step, info = jax.tree.map(lambda *x: np.stack(x), *moved)
+    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (particles, step, info.diverging))
+    rate, num_failed = info.acceptance_rate.mean(), info.num_failed.sum()
+    return joined[0], joined[1], SweepInfo(rate, num_failed, joined[2])
+
+
+@jax.jit
+def _advance(
     key: jax.Array,
     recipe: Recipe,
     particles: Particles,
@@ -283,10 +201,6 @@ def advance(
     num_moves: Int[Array, ""],
     num_sweeps: Int[Array, ""],
 ) -> tuple[Particles, Reweighting, SweepInfo]:
-    """Reweight and resample each run's population, and move all of them.
-
-    Where the power stays as it is, resampling changes nothing.
-    """
     num_runs, num_particles = particles.log_likelihood.shape
 
     def resample(key: jax.Array, particles: Particles) -> tuple[Particles, Array]:

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int
 from generative import InvalidInput, TwoStageModel
 from inference import prng
 from inference.annealing.anneal import Schedule, anneal
-from inference.annealing.certificate import NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS, compare_draws
+from inference.annealing.certificate import NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS, differences
 from inference.annealing.conditional_smc import annealed_populations
+from inference.checks import FALSE_ALARM_RATE, check_no_shift
 from inference.gaussians.surrogate import flat
 from inference.kernels import library
 from inference.kernels.negative import (
@@ -38,6 +39,8 @@ _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
 _NUM_CROSSING_POINTS, _NUM_IN_FEW_DIMENSIONS = 128, 512
 _NUM_OTHERS = 4
 _FEW_DIMENSIONS = 10
+# Of the trial of moves alone, where a library can take their place at about the same price.
+_DOUBTFUL = 0.05
 _NUM_PARTICLES = 16
 # Pilots of the one schedule that annealed negative samples share, and their particles.
 _NUM_PILOTS, _NUM_SCHEDULED = 32, 64
@@ -115,16 +118,28 @@ def without_rejection(
     if model.dimension > _LARGEST_ANNEALED:
         return persistent, f"negative samples are persistent: {why}"
     trial = _Trial(model, num_moves)
-    if trial.is_crossed_by(persistent):
+    moves_alone = trial.differences(persistent)
+    has_library = model.dimension <= _FEW_DIMENSIONS and library.is_possible(model)
+    if _is_crossed(moves_alone, _DOUBTFUL if has_library else FALSE_ALARM_RATE):
         return persistent, f"negative samples are persistent: {why}"
-    why += ", and moves alone do not cross basins"
-    if model.dimension <= _FEW_DIMENSIONS and library.is_possible(model):
+    if has_library:
         borrowing = with_library(model, max_num_steps)
-        if trial.is_crossed_by(borrowing):
+        if _is_crossed(trial.differences(borrowing)):
             worth = trial.worth_of(borrowing)
             note = f"negative samples use a library, worth {worth:.0f} draws under the prior"
-            return borrowing, f"{note}: {why}"
+            return borrowing, f"{note}: {why}, and moves alone may not cross basins"
+        if _is_crossed(moves_alone):
+            return persistent, f"negative samples are persistent: {why}"
+    why += ", and moves alone do not cross basins"
     return annealed_negative(model), f"negative samples are annealed: {why}"
+
+
+def _is_crossed(
+    differences: dict[str, tuple[float, float, float]], false_alarm_rate: float = FALSE_ALARM_RATE
+) -> bool:
+    """Whether moved draws cannot be told from fresh ones."""
+    what = "moved and fresh draws of q"
+    return check_no_shift("", differences, what, false_alarm_rate=false_alarm_rate).passed
 
 
 def with_library(model: TwoStageModel, max_num_steps: int) -> PersistentNegative:
@@ -178,13 +193,12 @@ class _Trial:
         model = self._model.temper(0.0)
         return float(np.median(library.worth(sampler.library, model, self._theta_1)))
 
-    def is_crossed_by(self, sampler: PersistentNegative) -> bool:
-        """Whether moved draws cannot be told from fresh ones."""
+    def differences(self, sampler: PersistentNegative) -> dict[str, tuple[float, float, float]]:
+        """Compare moved draws with fresh ones."""
         settings = (self._theta_1, self._fresh[:, 0], self._step_size, self._num_moves)
         moved = _moved(self._key_moves, self._model, sampler, *settings)
         at, found, drawn = (np.asarray(x)[None] for x in (self._theta_1, moved, self._fresh))
-        what = "moved and fresh draws of q"
-        return compare_draws(self._model.temper(0.0), "crossing", at, found, drawn, what).passed
+        return differences(self._model.temper(0.0), at, found, drawn)
 
 
 @jax.jit

@@ -1,0 +1,74 @@
+"""Programs for many points: results that no number of cores changes, and what threads inherit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from generative import problems
+from inference import batches
+from inference.batches import in_threads
+from inference.compilations import Compilations
+from inference.evidence.population import Recipe
+from inference.evidence.prior import Effort, annealed_prior
+from inference.evidence.tempered import advance
+from inference.kernels.exchange.warmup import untuned
+from inference.kernels.negative import PersistentNegative
+
+
+@jax.jit
+def iterated(x: jax.Array) -> dict[str, jax.Array]:
+    return {"x": jax.lax.fori_loop(0, 1000, lambda _, x: jnp.tanh(x) + 0.1, x)}
+
+
+@pytest.mark.parametrize("num_cores", [1, 2, 8])
+def test_results_do_not_depend_on_the_number_of_cores(monkeypatch, num_cores):
+    monkeypatch.setattr(batches, "_num_cores", lambda: num_cores)
+    points = [(np.full(7, float(i)),) for i in range(5)]
+    found = in_threads(iterated, points, lambda result: result["x"])
+    assert all(isinstance(x, np.ndarray) for x in found)
+    np.testing.assert_array_equal(found, [iterated(*point)["x"] for point in points])
+
+
+def test_threads_compile_nothing_and_keep_the_precision_of_their_caller(monkeypatch):
+    monkeypatch.setattr(batches, "_num_cores", lambda: 3)
+    with jax.enable_x64(False):
+        points = [(np.full(9, i, np.float32),) for i in range(4)]
+        compilations = Compilations()
+        found = in_threads(iterated, points)
+        assert compilations.compiled == 1
+    assert {x["x"].dtype for x in found} == {np.dtype(np.float32)}
+
+
+def test_an_error_in_a_thread_reaches_its_caller(monkeypatch):
+    monkeypatch.setattr(batches, "_num_cores", lambda: 2)
+
+    def refuse(x: np.ndarray) -> jax.Array:
+        if x.sum() > 1:
+            raise ValueError("too large")
+        return jnp.asarray(x)
+
+    with pytest.raises(ValueError, match="too large"):
+        in_threads(refuse, [(np.zeros(1),), (np.ones(2),)])
+
+
+def test_populations_of_one_run_know_nothing_of_another(seed):
+    """Each run's particles come back in its own place, and move by numbers of their own."""
+    model = problems.get("double_well").model
+    prior = annealed_prior(Recipe(model, PersistentNegative(8), 8))
+    particles = prior.draw(jax.random.key(seed), 64, Effort(4, 16, 1), 4)
+    first = np.asarray(particles.theta_1)
+    assert len(np.unique(first)) == 16 and (first.reshape(16, 4) == first[::4]).all()
+    runs = jax.tree.map(lambda x: np.asarray(x).reshape(8, 8, *x.shape[1:]), particles)
+    runs = runs._replace(theta_1=np.arange(8.0)[:, None, None] + 0 * runs.theta_1)
+    tuning = untuned(jax.random.key(seed), model, particles.negative)
+    numbers = [np.asarray(x) for x in (0.0, 0.0, 4, 0)]
+    moved, step, info = advance(jax.random.key(seed), prior.recipe, runs, tuning, *numbers)
+    np.testing.assert_array_equal(moved.theta_1, runs.theta_1)  # no sweeps: all is as it was
+    assert step.mean.shape == (8,) and info.diverging.shape == (64,)
+    np.testing.assert_allclose(step.mean, moved.log_likelihood.mean(axis=1))
+    moved, _, info = advance(
+        jax.random.key(seed), prior.recipe, runs, tuning, *numbers[:3], np.asarray(2)
+    )
+    assert (np.asarray(moved.theta_2) != runs.theta_2).mean() > 0.2
+    assert 0 < info.acceptance_rate <= 1
