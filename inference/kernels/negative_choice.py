@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from generative import InvalidInput, TwoStageModel
 from inference import prng
@@ -42,6 +42,8 @@ _FEW_DIMENSIONS = 10
 # Of the trial of moves alone, where a library can take their place at about the same price.
 _DOUBTFUL = 0.05
 _NUM_PARTICLES = 16
+# Triples of points at which agreement is found to be quadratic or not.
+_NUM_PROBED = 16
 # Pilots of the one schedule that annealed negative samples share, and their particles.
 _NUM_PILOTS, _NUM_SCHEDULED = 32, 64
 # Conditional sweeps hold whole paths of particles.
@@ -116,6 +118,9 @@ def without_rejection(
     """
     persistent = PersistentNegative(max_num_steps)
     if model.dimension > _LARGEST_ANNEALED:
+        return persistent, f"negative samples are persistent: {why}"
+    if model.second_stage.is_gaussian and bool(_is_quadratic(model)):
+        why += ", and agreement is quadratic, so that q has one basin"
         return persistent, f"negative samples are persistent: {why}"
     trial = _Trial(model, num_moves)
     moves_alone = trial.differences(persistent)
@@ -226,6 +231,29 @@ def _moved(
     keys = jax.random.split(key, (len(theta_1), _NUM_OTHERS))
     starts = jnp.stack([jnp.roll(drawn, 1 + k, axis=0) for k in range(_NUM_OTHERS)], axis=1)
     return jax.vmap(jax.vmap(one, (0, None, 0)))(keys, theta_1, starts)
+
+
+@jax.jit
+def _is_quadratic(model: TwoStageModel) -> Bool[Array, ""]:
+    """Whether C is quadratic, to rounding, at draws of both stages and points between them.
+
+    A quadratic function and its gradient at a + b - c follow from those at a, b and c.
+    """
+    key_1, key_2 = jax.random.split(jax.random.key(4))
+    theta_1 = first_draws(key_1, model, 3 * _NUM_PROBED)
+    keys = jax.random.split(key_2, len(theta_1))
+    theta = jax.vmap(lambda key, x: model.second_stage.around(x).sample(key))(keys, theta_1)
+    a, b, c = theta.reshape(3, _NUM_PROBED, -1)
+    points = jnp.stack([a, b, c, a + b - c])
+    of_one = jax.value_and_grad(model.agreement.disagreement)
+    value, gradient = jax.vmap(jax.vmap(of_one))(points)
+    mixed = jnp.sum((a - c) * (gradient[1] - gradient[2]), axis=-1)
+    signs = jnp.asarray([1, 1, -1, -1], theta.dtype)
+    off = jnp.abs(jnp.tensordot(signs, value, 1) + mixed)
+    off_gradient = jnp.abs(jnp.tensordot(signs, gradient, 1))
+    rounding = jnp.sqrt(jnp.finfo(theta.dtype).eps)
+    is_right = off <= rounding * jnp.abs(value).sum(axis=0)
+    return jnp.all(is_right) & jnp.all(off_gradient <= rounding * jnp.abs(gradient).sum(axis=0))
 
 
 def _operations(model: TwoStageModel) -> float:
