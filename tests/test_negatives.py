@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from generative import GaussianStage, InvalidInput, TwoStageModel, problems
+from generative import GaussianStage, InvalidInput, LaplaceStage, TwoStageModel, problems
 from inference import SGLD, MaximumAPosteriori, TemperedSMC, infer
 from inference.annealing.anneal import anneal
 from inference.annealing.certificate import check_exchangeable, check_fresh
@@ -17,6 +17,7 @@ from inference.annealing.conditional_smc import (
 )
 from inference.annealing.path import Path
 from inference.gaussians.surrogate import flat
+from inference.kernels import negative_choice
 from inference.kernels.langevin.continuity import require_continuous
 from inference.kernels.langevin.dynamics import LangevinTuning
 from inference.kernels.langevin.steps import Langevin
@@ -171,6 +172,36 @@ def test_many_separated_wells_are_annealed():
     model = problems.get("separate_wells", d=12).model
     sampler, note = without_rejection(model, 32, 16, "so")
     assert isinstance(sampler, AnnealedNegative), note
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_quadratic_agreement_alone_is_spared_the_trial(monkeypatch, dtype):
+    """What looks quadratic by its values or by its gradient only is tried."""
+
+    def tried(*_):
+        raise RuntimeError("tried")
+
+    def choice(disagreement, stage=GaussianStage):
+        first, second = GaussianStage(1.0), stage(0.5)
+        settings = {"disagreement": disagreement, "agreement_strength": 50.0}
+        model = TwoStageModel(jnp.zeros(3, dtype), first, second, **settings)
+        return without_rejection(model, 32, 16, "so")[0]
+
+    monkeypatch.setattr(negative_choice, "_Trial", tried)
+    mixing = jnp.asarray([[1.0, 2.0, 0.0], [0.0, 1e-3, 1.0]], dtype)
+    found = choice(lambda t: jnp.sum((mixing @ t - 1) ** 2))
+    assert isinstance(found, PersistentNegative) and found.library is None
+    steps = {
+        "flat but for jumps": lambda t: jnp.where(t[0] > 0, 1.0, 0.0),
+        "a small wave": lambda t: jnp.sum(t**2) + 1e-2 * (1 + jnp.sin(t[0])),
+        "a kink": lambda t: jnp.sum(jnp.abs(t)),
+        "NaN somewhere": lambda t: jnp.sum(t**2) + jnp.sqrt(t[0]),
+    }
+    for disagreement in steps.values():
+        with pytest.raises(RuntimeError, match="tried"):
+            choice(disagreement)
+    with pytest.raises(RuntimeError, match="tried"):
+        choice(lambda t: jnp.sum(t**2), LaplaceStage)
 
 
 def with_a_jump(t):
