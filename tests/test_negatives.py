@@ -55,6 +55,18 @@ def test_annealed_draws_have_the_law_of_q(seed, theta_1):
     assert abs(share_z(draws, left_share(theta_1))) < z_limit(2)
 
 
+def test_draws_of_one_population_have_the_law_of_q_wherever_they_stand(seed):
+    places = (-0.3, 0.4)
+    points = np.repeat(places, 2048)[:, None]
+    draws = annealed_draws(jax.random.key(seed), tilted(), points, 16, 2, 4).reshape(2, 2048, 4)
+    for found, own, other in zip(draws, places, places[::-1], strict=True):
+        for position in range(4):
+            at = found[:, position]
+            assert (
+                abs(share_z(at, left_share(own))) < z_limit(8) < abs(share_z(at, left_share(other)))
+            )
+
+
 def test_means_over_conditional_populations_are_means_under_q(seed):
     """Eight particles, one sweep from draws; such populations without a draw are wrong, below."""
     theta_1, expected = np.zeros((4096, 1)), left_share(0.0)
