@@ -12,9 +12,11 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import PyTree
 
-# Numbers held by the particles in flight, at most.
+# Numbers held by the particles in flight in one program, at most.
 MAX_NUMBERS = 4_000_000
 _MOST_PARTS = 4
+# Each program in a thread holds as many.
+_MOST_THREADS = 8
 
 
 def in_flight(number: int, numbers_each: int) -> int:
@@ -52,11 +54,12 @@ def in_threads(
     batches: Sequence[tuple],
     keep: Callable[[Any], Any] = lambda x: x,
 ) -> list[PyTree]:
-    """Call one compiled program for every batch, as many at a time as this process has cores.
+    """Call one compiled program for every batch, several at a time where there are cores for it.
 
     XLA runs a program of small operations on one core, and the programs that a thread starts one
-    after another. What comes out does not depend on the number of cores. On a device that is no
-    CPU, where programs fill the device, they are called in turn.
+    after another. What comes out does not depend on the number of threads. On a device that is no
+    CPU, where programs fill the device, they are called in turn. Of JAX's context managers threads
+    are told the precision; the others should be set for the whole process.
 
     Parameters
     ----------
@@ -71,20 +74,21 @@ def in_threads(
     def fetched(result: PyTree) -> PyTree:
         return keep(jax.tree.map(np.asarray, result))
 
-    # It compiles here, once, and comes back before it has run.
+    # It compiles here, once, and mostly comes back before it has run.
     first = function(*batches[0])
-    num_threads = min(len(batches), _num_cores()) - 1
-    if num_threads < 1 or jax.default_backend() != "cpu":
+    num_threads = min(len(batches), _num_cores(), _MOST_THREADS)
+    if num_threads == 1 or jax.default_backend() != "cpu":
         return [fetched(first), *(fetched(function(*batch)) for batch in batches[1:])]
     is_wide = bool(jax.config.jax_enable_x64)
 
     def call(batch: tuple) -> PyTree:
-        with jax.enable_x64(is_wide):  # which a thread does not inherit
+        with jax.enable_x64(is_wide):
             return fetched(function(*batch))
 
     with ThreadPoolExecutor(num_threads) as pool:
+        waiting = pool.submit(fetched, first)  # holds a place for as long as the first runs
         rest = list(pool.map(call, batches[1:]))
-    return [fetched(first), *rest]
+    return [waiting.result(), *rest]
 
 
 def num_parts(number: int) -> int:

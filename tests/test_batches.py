@@ -52,23 +52,39 @@ def test_an_error_in_a_thread_reaches_its_caller(monkeypatch):
         in_threads(refuse, [(np.zeros(1),), (np.ones(2),)])
 
 
-def test_populations_of_one_run_know_nothing_of_another(seed):
-    """Each run's particles come back in its own place, and move by numbers of their own."""
+def drawn(seed, num_annealed):
+    """Annealed particles of a double well, by fours where that divides."""
     model = problems.get("double_well").model
     prior = annealed_prior(Recipe(model, PersistentNegative(8), 8))
-    particles = prior.draw(jax.random.key(seed), 64, Effort(4, 16, 1), 4)
-    first = np.asarray(particles.theta_1)
-    assert len(np.unique(first)) == 16 and (first.reshape(16, 4) == first[::4]).all()
-    runs = jax.tree.map(lambda x: np.asarray(x).reshape(8, 8, *x.shape[1:]), particles)
+    return prior, prior.draw(jax.random.key(seed), 64, Effort(4, num_annealed, 1), 4)
+
+
+@pytest.mark.parametrize(("num_annealed", "num_each"), [(16, 4), (6, 2), (3, 1)])
+def test_particles_share_a_theta_1_within_their_run_only(seed, num_annealed, num_each):
+    first = np.asarray(drawn(seed, num_annealed)[1].theta_1)[:, 0]
+    assert len(np.unique(first)) == 64 // num_each
+    assert (first.reshape(-1, num_each) == first[::num_each, None]).all()
+
+
+def test_runs_move_by_numbers_of_their_own(seed):
+    """Eight runs that begin alike stay in their places, and then differ, each from all others."""
+    prior, particles = drawn(seed, 16)
+    model = prior.recipe.model
+    runs = jax.tree.map(lambda x: np.stack([np.asarray(x)[:8]] * 8), particles)
     runs = runs._replace(theta_1=np.arange(8.0)[:, None, None] + 0 * runs.theta_1)
     tuning = untuned(jax.random.key(seed), model, particles.negative)
-    numbers = [np.asarray(x) for x in (0.0, 0.0, 4, 0)]
-    moved, step, info = advance(jax.random.key(seed), prior.recipe, runs, tuning, *numbers)
-    np.testing.assert_array_equal(moved.theta_1, runs.theta_1)  # no sweeps: all is as it was
+
+    def moved(runs, num_sweeps):
+        numbers = [np.asarray(x) for x in (0.0, 0.0, 4, num_sweeps)]
+        return advance(jax.random.key(seed), prior.recipe, runs, tuning, *numbers)
+
+    still, step, info = moved(runs, 0)
+    np.testing.assert_array_equal(still.theta_1, runs.theta_1)
+    np.testing.assert_allclose(step.mean, still.log_likelihood.mean(axis=1))
     assert step.mean.shape == (8,) and info.diverging.shape == (64,)
-    np.testing.assert_allclose(step.mean, moved.log_likelihood.mean(axis=1))
-    moved, _, info = advance(
-        jax.random.key(seed), prior.recipe, runs, tuning, *numbers[:3], np.asarray(2)
-    )
-    assert (np.asarray(moved.theta_2) != runs.theta_2).mean() > 0.2
+    alike, _, info = moved(runs._replace(theta_1=0 * runs.theta_1), 3)
     assert 0 < info.acceptance_rate <= 1
+    for one in range(8):
+        for other in range(one):
+            same = np.asarray(alike.theta_2[one]) == np.asarray(alike.theta_2[other])
+            assert same.mean() < 0.5, (one, other)

@@ -207,6 +207,7 @@ def test_quadratic_agreement_alone_is_spared_the_trial(monkeypatch, dtype):
         "flat but for jumps": lambda t: jnp.where(t[0] > 0, 1.0, 0.0),
         "a small wave": lambda t: jnp.sum(t**2) + 1e-2 * (1 + jnp.sin(t[0])),
         "a kink": lambda t: jnp.sum(jnp.abs(t)),
+        "a plateau with two holes": lambda t: jnp.minimum(((jnp.abs(t[0]) - 1.3) / 0.05) ** 2, 1),
         "NaN somewhere": lambda t: jnp.sum(t**2) + jnp.sqrt(t[0]),
     }
     for disagreement in steps.values():

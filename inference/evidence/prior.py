@@ -5,6 +5,7 @@ Each theta_1 keeps its own draws: weights that compared different theta_1 would 
 Z(theta_1), which is another evidence.
 """
 
+import math
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -29,7 +30,7 @@ _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
 _NUM_CHECKED = 1024
 # Conditional sweeps per annealed draw, before any doubling.
 NUM_SWEEPS = 2
-# Particles that may share the theta_1 of one annealed population: moves then set them apart.
+# Particles that may share the theta_1 of one annealed population: moves then set most apart.
 NUM_EACH = 4
 # A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, serves
 # for first draws; and is q itself, for negative samples too.
@@ -109,7 +110,7 @@ class PriorSampler(NamedTuple):
             particles = _exact(key, self.recipe, num_draws)
         else:
             key_1, key_2 = prng.split(key)
-            num_each = min(num_each, effort.num_annealed)
+            num_each = math.gcd(num_each, effort.num_annealed)
             points = np.asarray(first_draws(key_1, model, -(-num_draws // num_each)))
             settings = (effort.num_annealed, effort.num_sweeps, num_each)
             draws = annealed_draws(key_2, model, np.concatenate([points, points]), *settings)

@@ -9,14 +9,16 @@ doi:10.1111/j.1467-9868.2006.00553.x.
 """
 
 import math
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from inference import prng
 from inference.annealing.certificate import check_exchangeable
@@ -184,10 +186,13 @@ def advance(
     keys = prng.split(key, number)
     batches = [(k, recipe, Particles(*x), *settings) for k, x in zip(keys, parts, strict=True)]
     moved = in_threads(_advance, batches)
-    particles, step, info = jax.tree.map(lambda *x: np.stack(x), *moved)
-    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (particles, step, info.diverging))
-    rate, num_failed = info.acceptance_rate.mean(), info.num_failed.sum()
-    return joined[0], joined[1], SweepInfo(rate, num_failed, joined[2])
+    rates, num_failed, diverging = zip(*(info for _, _, info in moved), strict=True)
+    info = SweepInfo(np.mean(rates), np.sum(num_failed), np.concatenate(diverging))
+    return _joined(x for x, _, _ in moved), _joined(x for _, x, _ in moved), info
+
+
+def _joined(parts: Iterable[PyTree]) -> Any:
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
 @jax.jit
