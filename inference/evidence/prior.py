@@ -30,7 +30,7 @@ _NUM_POINTS, _DRAWS_PER_POINT, _NUM_CURVATURE_POINTS = 8, 64, 16
 _NUM_CHECKED = 1024
 # Conditional sweeps per annealed draw, before any doubling.
 NUM_SWEEPS = 2
-# Particles that may share the theta_1 of one annealed population: moves then set most apart.
+# Particles that may share the theta_1 of one annealed population: moves at power 0 follow.
 NUM_EACH = 4
 # A stand-in whose log weights (nats) vary by less, on its own draws and on annealed ones, serves
 # for first draws; and is q itself, for negative samples too.

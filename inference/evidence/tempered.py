@@ -66,8 +66,7 @@ def run(
     """
     key, key_start = prng.split(key)
     size = (num_runs, num_particles)
-    each = math.gcd(NUM_EACH, num_particles)  # runs share nothing
-    particles = settled(prior, key_start, stages[0], *size, effort, monitor, each)
+    particles = settled(prior, key_start, stages[0], *size, effort, monitor, NUM_EACH)
     exchangeable = prior_check(prior, particles)
     if sharded:
         particles = shard(particles, num_runs, "num_runs")
@@ -133,12 +132,13 @@ def settled(
     stage : PowerStage
         How particles move at power 0.
     num_each : int
-        Particles of a run that begin at one theta_1, where they are annealed.
+        Particles of a run that may begin at one theta_1, where they are annealed.
     """
     section = monitor.section("prior")
     if section.count:
         return section.restore(Particles(*[jnp.zeros(0)] * len(Particles._fields)))
     key_draw, key_move, key_renew = prng.split(key, 3)
+    num_each = math.gcd(num_each, num_particles)  # runs share nothing
     particles = by_run(prior.draw(key_draw, num_runs * num_particles, effort, num_each), num_runs)
     if not prior.is_exact:
         power, moves = np.asarray(stage.power), np.asarray(effort.num_moves)

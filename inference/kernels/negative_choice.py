@@ -5,13 +5,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from generative import InvalidInput, TwoStageModel
 from inference import prng
 from inference.annealing.anneal import Schedule, anneal
 from inference.annealing.certificate import NUM_FRESH_PARTICLES, NUM_FRESH_SWEEPS, differences
-from inference.annealing.conditional_smc import annealed_populations, pilots
+from inference.annealing.conditional_smc import annealed_populations
 from inference.checks import FALSE_ALARM_RATE, check_no_shift
 from inference.gaussians.surrogate import flat
 from inference.kernels import library
@@ -22,6 +22,7 @@ from inference.kernels.negative import (
     PersistentNegative,
     RejectionNegative,
 )
+from inference.kernels.quadratic import is_quadratic
 from inference.moves.density import first_draws, share
 
 # Rejection is affordable where it needs at most about this many proposals a draw; for a few chains
@@ -42,8 +43,6 @@ _FEW_DIMENSIONS = 10
 # Of the trial of moves alone, where a library can take their place at about the same price.
 _DOUBTFUL = 0.05
 _NUM_PARTICLES = 16
-# At how many theta_1 agreement is found to be quadratic or not, and what rounding may leave.
-_NUM_PROBED, _ROUNDINGS, _FEW_NATS = 64, 1e3, 0.1
 # Pilots of the one schedule that annealed negative samples share, and their particles.
 _NUM_PILOTS, _NUM_SCHEDULED = 32, 64
 # Conditional sweeps hold whole paths of particles.
@@ -119,7 +118,7 @@ def without_rejection(
     persistent = PersistentNegative(max_num_steps)
     if model.dimension > _LARGEST_ANNEALED:
         return persistent, f"negative samples are persistent: {why}"
-    if model.second_stage.is_gaussian and _is_quadratic(model):
+    if model.second_stage.is_gaussian and is_quadratic(model):
         why += ", and agreement is quadratic, so that q has one basin"
         return persistent, f"negative samples are persistent: {why}"
     trial = _Trial(model, num_moves)
@@ -231,40 +230,6 @@ def _moved(
     keys = jax.random.split(key, (len(theta_1), _NUM_OTHERS))
     starts = jnp.stack([jnp.roll(drawn, 1 + k, axis=0) for k in range(_NUM_OTHERS)], axis=1)
     return jax.vmap(jax.vmap(one, (0, None, 0)))(keys, theta_1, starts)
-
-
-def _is_quadratic(model: TwoStageModel) -> bool:
-    """Whether C is quadratic, to rounding, where q is and where both stages put their draws.
-
-    A quadratic function and its gradient at a + b - c follow from those at a, b and c. Here a comes
-    from annealed draws of q: a plateau with holes is flat at draws of the stages, not in the holes.
-    """
-    key_1, key_2, key_anneal = prng.split(jax.random.key(4), 3)
-    theta_1 = first_draws(key_1, model, _NUM_PROBED)
-    annealed = pilots(key_anneal, model, theta_1, NUM_FRESH_PARTICLES)[0]
-    return bool(_follows(key_2, model, theta_1, annealed))
-
-
-@jax.jit
-def _follows(
-    key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"], a: Float[Array, "n d"]
-) -> Bool[Array, ""]:
-    keys = jax.random.split(key, (2, len(theta_1)))
-    sample = jax.vmap(lambda key, x: model.second_stage.around(x).sample(key))
-    b, c = sample(keys[0], theta_1), sample(keys[1], jnp.roll(theta_1, 1, axis=0))
-    of_one = jax.value_and_grad(model.agreement.disagreement)
-    value, gradient = jax.vmap(jax.vmap(of_one))(jnp.stack([a, b, c, a + b - c]))
-    mixed = jnp.sum((a - c) * (gradient[1] - gradient[2]), axis=-1)
-    signs = jnp.asarray([1, 1, -1, -1], a.dtype)
-    off = jnp.abs(jnp.tensordot(signs, value, 1) + mixed)
-    off_gradient = jnp.abs(jnp.tensordot(signs, gradient, 1))
-    rounding = _ROUNDINGS * jnp.finfo(a.dtype).eps
-    size = jnp.abs(value).sum(axis=0) + jnp.sum(
-        jnp.abs(a - c) * (jnp.abs(gradient[1]) + jnp.abs(gradient[2])), axis=-1
-    )
-    is_right = (off <= rounding * size) & (model.agreement.strength * off <= _FEW_NATS)
-    scale = jnp.abs(gradient).sum(axis=(0, 2), keepdims=True)[0]
-    return jnp.all(is_right) & jnp.all(off_gradient <= rounding * scale)
 
 
 def _operations(model: TwoStageModel) -> float:
