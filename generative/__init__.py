@@ -3,7 +3,12 @@
 from generative import problems
 from generative.agreement import Agreement, AgreementConditioned
 from generative.errors import AgreementNotReached, IntractableNormalizer, InvalidInput
-from generative.linear import GaussianConditional, LinearGaussianAgreement, LinearResiduals
+from generative.linear import (
+    CentredGaussian,
+    GaussianConditional,
+    LinearGaussianAgreement,
+    LinearResiduals,
+)
 from generative.model import TwoStageModel
 from generative.parameters import ParameterSpace
 from generative.program import two_stage
@@ -15,6 +20,7 @@ __all__ = [
     "Agreement",
     "AgreementConditioned",
     "AgreementNotReached",
+    "CentredGaussian",
     "GaussianConditional",
     "GaussianStage",
     "IntractableNormalizer",

@@ -72,7 +72,29 @@ def _transposed_root(W: np.ndarray, m: int) -> Array:
         raise InvalidInput("W", "a negative or zero eigenvalue", "positive definite") from None
 
 
-class GaussianConditional(eqx.Module):
+class CentredGaussian(eqx.Module):
+    """Abstract: a Gaussian around 0, drawn by colouring standard normals."""
+
+    @property
+    @abstractmethod
+    def num_normals(self) -> int:
+        """Standard normals that a draw takes."""
+
+    @property
+    @abstractmethod
+    def dtype(self) -> jnp.dtype:
+        """Type of its draws."""
+
+    @abstractmethod
+    def colour(self, normals: Float[Array, " n"]) -> Float[Array, " d"]:
+        """Turn standard normals into a draw."""
+
+    def fluctuation(self, key: jax.Array) -> Float[Array, " d"]:
+        """Draw from it."""
+        return self.colour(jax.random.normal(key, (self.num_normals,), self.dtype))
+
+
+class GaussianConditional(CentredGaussian):
     """The law of theta_2 given theta_1 when lambda C = |A theta - c|^2 / 2, however A is held.
 
     Attributes
@@ -157,14 +179,21 @@ class GaussianConditional(eqx.Module):
         """
         return self.mean(theta_1) + self.fluctuation(key)
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " d"]:
-        """Draw from N(0, Sq)."""
-        key_prior, key_noise = jax.random.split(key)
-        prior = jnp.sqrt(self.variance) * jax.random.normal(
-            key_prior, self.variance.shape, self.variance.dtype
-        )
-        noise = self.inverse_root @ jax.random.normal(key_noise, self.c.shape, self.c.dtype)
-        return prior + self.variance * self.unwhiten(noise - self.whiten(prior))
+    @property
+    def num_normals(self) -> int:
+        """Standard normals that a draw from N(0, Sq) takes: d + m."""
+        return self.variance.size + self.c.size
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the variances."""
+        return self.variance.dtype
+
+    def colour(self, normals: Float[Array, " n"]) -> Float[Array, " d"]:
+        """Turn standard normals into a draw from N(0, Sq)."""
+        prior, noise = jnp.split(normals, [self.variance.size])
+        prior = jnp.sqrt(self.variance) * prior
+        return prior + self.variance * self.unwhiten(self.inverse_root @ noise - self.whiten(prior))
 
 
 class LinearGaussianAgreement(GaussianConditional):

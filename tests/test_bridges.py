@@ -34,15 +34,17 @@ from tests.statistical import moments_z, z_limit
 class Stretched(ExchangeHMC):
     """Carries negative samples by maps that do not keep volumes: wrong by their Jacobians."""
 
-    def _carry(self, tuning, w, source, target):
-        return target + (w - source) * jnp.exp(0.3 * (target - source))
+    def _carry(self, w, source, target):
+        moved = target.theta_1 - source.theta_1
+        return target.theta_1 + (w - source.theta_1) * jnp.exp(0.3 * moved)
 
 
 class Leaning(ExchangeHMC):
     """Carries negative samples by a shift that its inverse does not undo."""
 
-    def _carry(self, tuning, w, source, target):
-        return super()._carry(tuning, w, source, target) + 0.5 * w * jnp.sum(target - source)
+    def _carry(self, w, source, target):
+        moved = target.theta_1 - source.theta_1
+        return super()._carry(w, source, target) + 0.5 * w * jnp.sum(moved)
 
 
 def wrong_correction(width=1):

@@ -133,21 +133,20 @@ def test_a_sampler_made_for_other_theta_1_is_worth_more_there(seed):
     rng = np.random.default_rng(seed)
     theta_1 = jnp.asarray(rng.multivariate_normal(truth.mean_1, truth.cov_1, 256))
     key = jax.random.key(seed)
-    plain = PersistentNegative()
-    assert plain.made_for(key, model, np.asarray(theta_1)) is plain
+    w = np.asarray(theta_1)  # as good as any for a library
     first = PersistentNegative(library=build(key, model))
-    made = first.made_for(key, model, np.asarray(theta_1))
+    made = first.made_for(key, model, np.asarray(theta_1), w)
     assert jax.tree.structure(made) == jax.tree.structure(first)
     alone = model.temper(0.0)
     before, after = (np.median(worth(x.library, alone, theta_1)) for x in (first, made))
     assert after > 5 * before
     # One that needs all of its rows is made anew wherever it is asked for.
     worst = replace(first.library, num_rows=jnp.asarray(len(first.library.draws) // 64))
-    again = PersistentNegative(library=worst).made_for(key, model, np.asarray(theta_1))
+    again = PersistentNegative(library=worst).made_for(key, model, np.asarray(theta_1), w)
     assert not np.array_equal(again.library.draws, worst.draws)
     # Where it is made matters, and not for how wide a cloud of theta_1.
     point = np.repeat(np.asarray(theta_1).mean(axis=0)[None], 64, axis=0)
-    of_point = first.made_for(key, model, point)
+    of_point = first.made_for(key, model, point, point)
     assert np.median(worth(of_point.library, alone, theta_1)) > after / 3
 
 

@@ -18,11 +18,12 @@ from inference.annealing.conditional_smc import (
 from inference.annealing.path import Path
 from inference.gaussians.surrogate import flat
 from inference.kernels import negative_choice
+from inference.kernels.annealed_negative import AnnealedNegative
 from inference.kernels.langevin.continuity import require_continuous
 from inference.kernels.langevin.dynamics import LangevinTuning
 from inference.kernels.langevin.steps import Langevin
 from inference.kernels.langevin.tuning import flat_metric
-from inference.kernels.negative import AnnealedNegative, PersistentNegative
+from inference.kernels.negative import PersistentNegative
 from inference.kernels.negative_choice import choose, without_rejection
 from inference.moves.independence import independence_step
 from tests.statistical import z_limit
@@ -53,6 +54,21 @@ def test_annealed_draws_have_the_law_of_q(seed, theta_1):
     points = jnp.full((8192, 1), theta_1)
     draws = annealed_draws(jax.random.key(seed), tilted(), points, 16, 2)
     assert abs(share_z(draws, left_share(theta_1))) < z_limit(2)
+
+
+@pytest.mark.parametrize(("d", "renews"), [(1, True), (20, False)])
+def test_fresh_proposals_are_made_where_they_are_accepted(seed, d, renews):
+    model = problems.get("linear_gaussian", d=d, closed_form=False).model
+    exact = problems.get("linear_gaussian", d=d).model.agreement.closed_form
+    keys = jax.random.split(jax.random.key(seed), 3)
+    theta_1 = np.asarray(model.first_stage.around(model.space.origin).sample(keys[0], (64,)))
+    w = np.asarray(jax.vmap(exact.sample)(jax.random.split(keys[1], 64), theta_1))
+    sampler = PersistentNegative().made_for(keys[2], model, theta_1, w)
+    assert bool(sampler.renews) == renews
+    # Trajectories this short go nowhere.
+    settings = (flat(model), jnp.asarray(1e-9), jnp.asarray(64))
+    moved = sampler(keys[2], model, jnp.asarray(theta_1[0]), jnp.asarray(w[0]), *settings)[0]
+    assert np.allclose(moved, w[0], atol=1e-5) != renews
 
 
 def test_draws_of_one_population_have_the_law_of_q_wherever_they_stand(seed):

@@ -16,6 +16,7 @@ from inference.annealing.bidirectional import forward_work
 from inference.annealing.conditional_smc import conditional_sweep
 from inference.annealing.path import Path
 from inference.gaussians.surrogate import flat
+from inference.kernels.annealed_negative import AnnealedNegative
 from inference.kernels.exchange.constrained import ConstrainedHMC
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.transported import TransportedExchange
@@ -24,7 +25,6 @@ from inference.kernels.langevin.dynamics import LangevinTuning
 from inference.kernels.langevin.steps import Langevin
 from inference.kernels.langevin.tuning import diagonal_metric, flat_metric
 from inference.kernels.negative import (
-    AnnealedNegative,
     PersistentNegative,
     ReferenceNegative,
     RejectionNegative,

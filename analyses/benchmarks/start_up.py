@@ -25,7 +25,6 @@ from inference.backends.registry import BACKENDS
 COMMANDS: dict[str, int] = {
     "run double_well --backend rejection-gibbs": 3,
     "run double_well --backend hmc": 3,
-    "run digits --backend map": 1,
     "run digits --backend hmc": 1,
     "analyse first_posterior": 1,
 }

@@ -78,10 +78,12 @@ def warm_up(
             continue
         late = {name: x[:, iterations // 2 :] for name, x in values.items()}
         reached = progress(kernel, state, late["acceptance_rate"])
-        kernel = _made_for(kernel, late["theta_1"], prng.fold_in(key_negative, phase))
+        kernel = _made_for(kernel, late, prng.fold_in(key_negative, phase))
         if phase == 2:
-            if alone is not None and not worthwhile(reached, alone):
-                kernel, state = replace(kernel, mover=None), unbridged(kernel.model, state)
+            if alone is not None:
+                number = _num_moves(kernel, state, values, key_moves, choose_moves)
+                if not worthwhile(reached, alone, number):
+                    kernel, state = replace(kernel, mover=None), unbridged(kernel.model, state)
             # Only now do chains move well enough to show how wide theta_1 is.
             state = _matched(kernel.model, state, late["theta_1"])
             continue
@@ -92,15 +94,21 @@ def warm_up(
             drawn = {name: late[name] for name in ("theta_1", "negative")}
             kernel, state = bridged(kernel, state, drawn, key_learn)
             alone = reached
-    if choose_moves and values and not kernel.negative.is_exact:
-        state = _with_moves(kernel, state, values, key_moves)
+    if values and not kernel.negative.is_exact:
+        number = _num_moves(kernel, state, values, key_moves, choose_moves)
+        state = state._replace(num_moves=jnp.full_like(state.num_moves, number))
     return kernel, loop, state
 
 
-def _made_for(kernel: ExchangeKernel, theta_1: np.ndarray, key: jax.Array) -> ExchangeKernel:
+def _made_for(
+    kernel: ExchangeKernel, drawn: dict[str, np.ndarray], key: jax.Array
+) -> ExchangeKernel:
     """Fit the sampler of negative samples to where the chains are."""
-    draws = theta_1.reshape(-1, kernel.model.dimension)
-    return replace(kernel, negative=kernel.negative.made_for(key, kernel.model, draws))
+    theta_1, negative = (
+        drawn[name].reshape(-1, kernel.model.dimension) for name in ("theta_1", "negative")
+    )
+    made = kernel.negative.made_for(key, kernel.model, theta_1, negative)
+    return replace(kernel, negative=made)
 
 
 @jax.jit
@@ -135,12 +143,19 @@ def _matched(
     return state._replace(tuning=restarted(tuning))
 
 
-def _with_moves(
-    kernel: ExchangeKernel, state: ExchangeState, values: dict[str, np.ndarray], key: jax.Array
-) -> ExchangeState:
-    """Take as many moves per negative sample as its memory at the end of warm-up asks for."""
+def _num_moves(
+    kernel: ExchangeKernel,
+    state: ExchangeState,
+    values: dict[str, np.ndarray],
+    key: jax.Array,
+    is_chosen: bool,
+) -> int:
+    """Moves per negative sample: as many as its memory in a phase of warm-up asks for, or given."""
+    if kernel.negative.is_exact:
+        return 0
+    if not is_chosen:
+        return int(np.max(np.asarray(state.num_moves)))
     late = values["theta_1"].shape[1] // 2
     chosen = np.linspace(late, values["theta_1"].shape[1] - 1, _LAG_POINTS).astype(int)
     pair = (values[name][:, chosen] for name in ("theta_1", "negative"))
-    number = moves_needed(key, kernel, state.tuning, *pair)
-    return state._replace(num_moves=jnp.full_like(state.num_moves, number))
+    return moves_needed(key, kernel, state.tuning, *pair)

@@ -98,7 +98,7 @@ def plan(
         while stages[-1].power < 1 and len(stages) <= MAX_POWERS:
             key, key_resample, key_move, key_negative, key_bridge = prng.split(key, 5)
             power, particles = _reweighted(key_resample, particles, stages[-1].power)
-            prior = prior.made_for(key_negative, np.asarray(particles.theta_1), power)
+            prior = prior.made_for(key_negative, particles, power)
             previous = stages[-1].tuning
             is_judged = len(stages) % _JUDGED_EVERY == 0 or power >= 1
             tune = _judged if is_judged else _refitted

@@ -119,11 +119,10 @@ class PriorSampler(NamedTuple):
         _check(particles)
         return particles
 
-    def made_for(
-        self, key: jax.Array, theta_1: Float[np.ndarray, "n d"], power: float
-    ) -> "PriorSampler":
+    def made_for(self, key: jax.Array, particles: Particles, power: float) -> "PriorSampler":
         """Return the sampler with negative samples at their best for such theta_1, at a power."""
-        negative = self.recipe.negative.made_for(key, self.recipe.model, theta_1, power)
+        pair = (np.asarray(particles.theta_1), np.asarray(particles.negative))
+        negative = self.recipe.negative.made_for(key, self.recipe.model, *pair, power)
         return self.with_negative(negative)
 
     def with_negative(self, negative: NegativeSampler) -> "PriorSampler":

@@ -7,16 +7,14 @@ need one m x m Cholesky factor. Coordinates that theta_2 shares with theta_1 (se
 keep their first-stage prior as reference; coordinates that are constants stay where they are.
 """
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from generative import LinearGaussianAgreement, TwoStageModel
+from generative import CentredGaussian, LinearGaussianAgreement, TwoStageModel
 
 
-class FirstGivenSecond(eqx.Module):
+class FirstGivenSecond(CentredGaussian):
     """N(mean(theta_2), P^-1), the reference for moves of theta_1.
 
     Parameters
@@ -67,10 +65,18 @@ class FirstGivenSecond(eqx.Module):
         low_rank = self.surrogate.low_rank(jnp.where(both, x, 0))
         return (self.inverse_1 + self.inverse_2) * x - jnp.where(both, low_rank, 0)
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " d"]:
-        """Draw from N(0, P^-1)."""
-        key_diagonal, key_low = jax.random.split(key)
+    @property
+    def num_normals(self) -> int:
+        """Standard normals that a draw from N(0, P^-1) takes: d + m."""
+        return self.variance.size + len(self.root_A)
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the variances."""
+        return self.variance.dtype
+
+    def colour(self, normals: Float[Array, " n"]) -> Float[Array, " d"]:
+        """Turn standard normals into a draw from N(0, P^-1)."""
         t = self.variance
-        diagonal = jnp.sqrt(t + self.shared) * jax.random.normal(key_diagonal, t.shape, t.dtype)
-        noise = jax.random.normal(key_low, self.root_A.shape[:1], t.dtype)
-        return diagonal + t * (self.root_A.T @ noise)
+        diagonal, noise = jnp.split(normals, [t.size])
+        return jnp.sqrt(t + self.shared) * diagonal + t * (self.root_A.T @ noise)

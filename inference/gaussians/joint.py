@@ -1,19 +1,18 @@
 """Gaussians on (theta_1, theta_2) jointly, by products with their covariance and its inverse."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from generative import LinearGaussianAgreement, TwoStageModel
+from generative import CentredGaussian, LinearGaussianAgreement, TwoStageModel
 
 # Factors beyond these are those of chains that have not arrived.
 _NARROWEST, _WIDEST = 0.1, 4.0
 _NUM_HALVINGS = 20
 
 
-class JointReference(eqx.Module):
+class JointReference(CentredGaussian):
     """theta_1 ~ p1, theta_2 ~ the surrogate's conditional, as one Gaussian on vectors (2 d,).
 
     Parameters
@@ -30,14 +29,22 @@ class JointReference(eqx.Module):
         """Mean of both, given the initialisation."""
         return jnp.concatenate([origin, self.surrogate.mean(origin)])
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
-        """Draw from the centred reference."""
-        key_1, key_2 = jax.random.split(key)
-        noise = jax.random.normal(key_1, self.variance_1.shape, self.variance_1.dtype)
-        first = jnp.sqrt(self.variance_1) * noise
-        return jnp.concatenate(
-            [first, self.surrogate.gain(first) + self.surrogate.fluctuation(key_2)]
-        )
+    @property
+    def num_normals(self) -> int:
+        """Standard normals that a draw takes."""
+        return self.variance_1.size + self.surrogate.num_normals
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the variances."""
+        return self.variance_1.dtype
+
+    def colour(self, normals: Float[Array, " n"]) -> Float[Array, " two_d"]:
+        """Turn standard normals into a draw from the centred reference."""
+        first, second = jnp.split(normals, [self.variance_1.size])
+        first = jnp.sqrt(self.variance_1) * first
+        second = self.surrogate.gain(first) + self.surrogate.colour(second)
+        return jnp.concatenate([first, second])
 
     def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:
         """Sigma x."""
@@ -58,7 +65,7 @@ class JointReference(eqx.Module):
         return jnp.concatenate([inverse * first - gain_transposed, innovation])
 
 
-class PosteriorReference(eqx.Module):
+class PosteriorReference(CentredGaussian):
     """The joint reference, conditioned on a quadratic stand-in for L: Matheron's rule again.
 
     With all surrogates exact this *is* the posterior of a linear-Gaussian model.
@@ -99,11 +106,20 @@ class PosteriorReference(eqx.Module):
         error = self.likelihood.c - self._predict(mean)
         return mean + self.weight.T @ (self.inverse_root @ error)
 
-    def fluctuation(self, key: jax.Array) -> Float[Array, " two_d"]:
-        """Draw from the centred reference."""
-        key_prior, key_noise = jax.random.split(key)
-        x = self.prior.fluctuation(key_prior)
-        noise = jax.random.normal(key_noise, self.likelihood.c.shape, x.dtype)
+    @property
+    def num_normals(self) -> int:
+        """Standard normals that a draw takes."""
+        return self.prior.num_normals + self.likelihood.c.size
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        """That of the prior."""
+        return self.prior.dtype
+
+    def colour(self, normals: Float[Array, " n"]) -> Float[Array, " two_d"]:
+        """Turn standard normals into a draw from the centred reference."""
+        of_prior, noise = jnp.split(normals, [self.prior.num_normals])
+        x = self.prior.colour(of_prior)
         return x - self.weight.T @ (self.inverse_root @ (self._predict(x) + noise))
 
     def covariance(self, x: Float[Array, " two_d"]) -> Float[Array, " two_d"]:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -12,14 +13,18 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import LinearGaussianAgreement, TwoStageModel
 from generative.agreement import rejection_sample
 from generative.parts import Data
-from inference.annealing.anneal import Schedule
-from inference.annealing.conditional_smc import conditional_sweep
-from inference.annealing.path import Path
-from inference.gaussians.surrogate import flat
+from inference import prng
 from inference.kernels.library import Library
-from inference.moves.density import log_agreeing
+from inference.moves.density import log_agreeing, log_agreement
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
+
+# Fresh proposals that are accepted less often, two with each of 64 moves, the most there are, leave
+# a quarter of the samples where they were, and a hundredth is allowed: moves must do it without
+# them. The rate is measured at so many negative samples, with a few proposals each.
+_RARE, _NUM_JUDGED, _NUM_FRESH = 0.01, 256, 16
+# A trajectory, and before and after it a fresh proposal and one of the library.
+_STEPS_OF_A_MOVE = 5
 
 
 class NegativeSampler(Data):
@@ -47,11 +52,12 @@ class NegativeSampler(Data):
         key: jax.Array,
         model: TwoStageModel,
         theta_1: Float[np.ndarray, "n d"],
+        negative: Float[np.ndarray, "n d"],
         power: float = 1.0,
     ) -> "NegativeSampler":
         """Return a sampler of the same structure that is at its best for such theta_1.
 
-        Data count at a power.
+        `negative` are negative samples under them. Data count at a power.
         """
         return self
 
@@ -147,7 +153,8 @@ class RejectionNegative(NegativeSampler):
 class PersistentNegative(NegativeSampler):
     """Move the last negative sample under the new theta_1: fresh proposals and HMC in turn.
 
-    With a library, draws of it are proposed as well, which cross basins.
+    With a library, draws of it are proposed as well, which cross basins. Where hardly any fresh
+    proposal is accepted they are left out, at half of the cost where C is cheap.
 
     Approximate: w lags behind theta_1 when `num_moves` is small. That doubling `num_moves`
     changes nothing is the evidence that it is enough.
@@ -157,10 +164,13 @@ class PersistentNegative(NegativeSampler):
     max_num_steps : int
         Leapfrog steps of one move, at most.
     library : Library, optional
+    renews : bool array
+        Whether fresh draws of p2 are proposed.
     """
 
     max_num_steps: int = eqx.field(static=True, default=32)
     library: Library | None = None
+    renews: Bool[Array | np.ndarray, ""] = eqx.field(default_factory=lambda: np.asarray(True))
 
     @property
     def is_exact(self) -> bool:
@@ -172,12 +182,27 @@ class PersistentNegative(NegativeSampler):
         key: jax.Array,
         model: TwoStageModel,
         theta_1: Float[np.ndarray, "n d"],
+        negative: Float[np.ndarray, "n d"],
         power: float = 1.0,
     ) -> "NegativeSampler":
-        """Return the sampler with a library for such theta_1, where it has one."""
-        if self.library is None:
-            return self
-        return replace(self, library=self.library.made_for(key, model, theta_1, power))
+        """Return the sampler with a library for such theta_1, where it has one.
+
+        Its fresh proposals are kept where they are accepted.
+        """
+        key_library, key_fresh = prng.split(key)
+        library = self.library and self.library.made_for(key_library, model, theta_1, power)
+        chosen = np.linspace(0, len(theta_1) - 1, _NUM_JUDGED).astype(int)
+        rate = float(_rate_of_fresh(key_fresh, model, theta_1[chosen], negative[chosen]))
+        return replace(self, library=library, renews=np.asarray(rate > _RARE))
+
+    def rescued(
+        self, key: jax.Array, model: TwoStageModel, theta_1: Float[Array, " d"], w: Array
+    ) -> Float[Array, " d"]:
+        """Offer one fresh draw where moves make none: C may be huge where w was carried.
+
+        No step of a trajectory need be stable there.
+        """
+        return _offered_fresh(~jnp.asarray(self.renews), key, model, theta_1, w)
 
     def __call__(  # noqa: D102
         self,
@@ -189,24 +214,24 @@ class PersistentNegative(NegativeSampler):
         step_size: Float[Array, ""],
         num_moves: Int[Array, ""],
     ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
-        def penalty(theta: Array) -> Array:
-            return model.agreement.strength * model.agreement.disagreement(theta)
+        def key_of(step: Array) -> jax.Array:
+            return jax.random.fold_in(key, step)
 
-        def renew(key: jax.Array, w: Array) -> Array:
-            return independence_step(key, model, theta_1, w, lambda theta: -penalty(theta))
+        def renew(step: Array, w: Array) -> Array:
+            return _offered_fresh(self.renews, key_of(step), model, theta_1, w)
 
-        def borrow(key: jax.Array, w: Array) -> Array:
+        def borrow(step: Array, w: Array) -> Array:
             if self.library is None:
                 return w
-            key, alone = jax.random.fold_in(key, 1), model.temper(0.0)
-            return self.library.move(key, alone, theta_1, w, self.library.num_rows)
+            alone = model.temper(0.0)
+            return self.library.move(key_of(step), alone, theta_1, w, self.library.num_rows)
 
         def move(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             w, total = carry
-            key_before, key_move, key_after = jax.random.split(jax.random.fold_in(key, index), 3)
+            step = _STEPS_OF_A_MOVE * index
             w, info = reference_hmc(
-                key_move,
-                renew(key_before, borrow(key_before, w)),
+                key_of(step),
+                renew(step + 2, borrow(step + 1, w)),
                 lambda theta: log_agreeing(model, theta_1, theta),
                 metric,
                 metric.mean(theta_1),
@@ -214,58 +239,42 @@ class PersistentNegative(NegativeSampler):
                 self.max_num_steps,
             )
             # The same order backwards, as a path that is run both ways needs it.
-            return borrow(key_after, renew(key_after, w)), total + info.acceptance_rate
+            return borrow(step + 4, renew(step + 3, w)), total + info.acceptance_rate
 
         w, total = jax.lax.fori_loop(0, num_moves, move, (start, jnp.zeros((), start.dtype)))
         rate = total / jnp.maximum(num_moves, 1).astype(total.dtype)
         return w, rate, jnp.ones((), bool)
 
 
-class AnnealedNegative(NegativeSampler):
-    """Move the last negative sample by conditional SMC under the new theta_1: it crosses basins.
+def _offered_fresh(
+    is_offered: Bool[Array | np.ndarray, ""],
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array, " d"],
+    w: Float[Array, " d"],
+) -> Float[Array, " d"]:
+    """Propose a draw of p2(. | theta_1), or not: a branch, where all chains share the answer."""
 
-    Every sweep leaves q(. | theta_1) invariant, and forgets its start whatever separates the modes
-    of q; see :mod:`inference.annealing.conditional_smc`. A sweep counts for eight moves.
+    def offered(w: Array) -> Array:
+        return independence_step(key, model, theta_1, w, partial(log_agreement, model))
 
-    Parameters
-    ----------
-    temperatures, step_sizes : arrays, shape (t,)
-        Of one schedule, for every theta_1.
-    num_particles : int
-        Too few, and the start is remembered: about one over this number of it in a sweep.
-    """
+    return jax.lax.cond(is_offered, offered, lambda w: w, w)
 
-    temperatures: Float[Array, " t"]
-    step_sizes: Float[Array, " t"]
-    num_particles: int = eqx.field(static=True, default=16)
 
-    @property
-    def is_exact(self) -> bool:
-        """False."""
-        return False
+@jax.jit
+def _rate_of_fresh(
+    key: jax.Array,
+    model: TwoStageModel,
+    theta_1: Float[Array | np.ndarray, "n d"],
+    negative: Float[Array | np.ndarray, "n d"],
+) -> Float[Array, ""]:
+    """Mean probability that a draw of p2(. | theta_1) takes the place of a negative sample."""
 
-    @property
-    def moves_each(self) -> int:
-        """Eight."""
-        return 8
+    def one(x: tuple[jax.Array, Array, Array]) -> Array:
+        key, theta_1, w = x
+        draws = model.second_stage.around(theta_1).sample(key, (_NUM_FRESH,))
+        gain = jax.vmap(partial(log_agreement, model))(draws) - log_agreement(model, w)
+        return jnp.exp(jnp.minimum(gain, 0)).mean()
 
-    def __call__(  # noqa: D102
-        self,
-        key: jax.Array,
-        model: TwoStageModel,
-        theta_1: Float[Array, " d"],
-        start: Float[Array, " d"],
-        metric: LinearGaussianAgreement,
-        step_size: Float[Array, ""],
-        num_moves: Int[Array, ""],
-    ) -> tuple[Float[Array, " d"], Float[Array, ""], Bool[Array, ""]]:
-        path = Path(model, theta_1, flat(model))
-        number = len(self.temperatures)
-        schedule = Schedule(self.temperatures, self.step_sizes, jnp.asarray(number))
-
-        def sweep(index: Array, w: Array) -> Array:
-            key_sweep = jax.random.fold_in(key, index)
-            return conditional_sweep(key_sweep, path, schedule, w, self.num_particles, number)[0]
-
-        w = jax.lax.fori_loop(0, -(-num_moves // self.moves_each), sweep, start)
-        return w, jnp.ones((), start.dtype), jnp.ones((), bool)
+    keys = jax.random.split(key, len(theta_1))
+    return jax.lax.map(one, (keys, theta_1, negative), batch_size=_NUM_FRESH).mean()

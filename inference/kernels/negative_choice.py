@@ -15,8 +15,8 @@ from inference.annealing.conditional_smc import annealed_populations
 from inference.checks import FALSE_ALARM_RATE, check_no_shift
 from inference.gaussians.surrogate import flat
 from inference.kernels import library
+from inference.kernels.annealed_negative import AnnealedNegative
 from inference.kernels.negative import (
-    AnnealedNegative,
     ClosedFormNegative,
     NegativeSampler,
     PersistentNegative,
@@ -36,10 +36,12 @@ _NUM_PILOT_POINTS, _NUM_PILOT_DRAWS = 256, 512
 
 # Persistent moves must forget another theta_1 in as many as are affordable, at so many draws of p1,
 # from so many others each. In few dimensions basins of unequal weight that moves cross in part show
-# with many only; every further coordinate with such basins makes the difference larger.
+# with many only, and points are cheap.
 _NUM_CROSSING_POINTS, _NUM_IN_FEW_DIMENSIONS = 128, 512
 _NUM_OTHERS = 4
-_FEW_DIMENSIONS = 10
+_FEW_DIMENSIONS = 32
+# Of a library, whose worth falls geometrically.
+_MOST_OF_A_LIBRARY = 10
 # Of the trial of moves alone, where a library can take their place at about the same price.
 _DOUBTFUL = 0.05
 _NUM_PARTICLES = 16
@@ -123,7 +125,7 @@ def without_rejection(
         return persistent, f"negative samples are persistent: {why}"
     trial = _Trial(model, num_moves)
     moves_alone = trial.differences(persistent)
-    has_library = model.dimension <= _FEW_DIMENSIONS and library.is_possible(model)
+    has_library = model.dimension <= _MOST_OF_A_LIBRARY and library.is_possible(model)
     if _is_crossed(moves_alone, _DOUBTFUL if has_library else FALSE_ALARM_RATE):
         return persistent, f"negative samples are persistent: {why}"
     if has_library:
@@ -199,8 +201,10 @@ class _Trial:
 
     def differences(self, sampler: PersistentNegative) -> dict[str, tuple[float, float, float]]:
         """Compare moved draws with fresh ones."""
-        settings = (self._theta_1, self._fresh[:, 0], self._step_size, self._num_moves)
-        moved = _moved(self._key_moves, self._model, sampler, *settings)
+        key_made, key_moves = prng.split(self._key_moves)
+        pair = (self._theta_1, self._fresh[:, 0])
+        made = sampler.made_for(key_made, self._model, *pair, power=0.0)
+        moved = _moved(key_moves, self._model, made, *pair, self._step_size, self._num_moves)
         at, found, drawn = (np.asarray(x)[None] for x in (self._theta_1, moved, self._fresh))
         return differences(self._model.temper(0.0), at, found, drawn)
 
@@ -215,7 +219,7 @@ def _schedules(key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"
 def _moved(
     key: jax.Array,
     model: TwoStageModel,
-    persistent: PersistentNegative,
+    persistent: NegativeSampler,
     theta_1: Float[Array, "n d"],
     drawn: Float[Array, "n d"],
     step_size: Float[Array, ""],

@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import ndtr
 from jaxtyping import Array, Bool, Float, Int
 
-from inference.moves.accept import is_accepted
+from inference.moves.accept import is_accepted_by
 
 # Length of a trajectory: around a quarter turn, jittered so that no direction is periodic.
 SHORTEST, LONGEST = 0.8 * jnp.pi / 2, 1.2 * jnp.pi / 2
@@ -23,6 +24,13 @@ DIVERGENCE = 1000.0  # nats of energy error, NumPyro's and Stan's threshold
 @runtime_checkable
 class Reference(Protocol):
     """A centred Gaussian by its products: what :class:`LinearGaussianAgreement` offers."""
+
+    @property
+    def num_normals(self) -> int:
+        """Standard normals that a draw takes."""
+
+    def colour(self, normals: Array) -> Array:
+        """Turn standard normals into a draw from N(0, Sigma)."""
 
     def fluctuation(self, key: jax.Array) -> Array:
         """Draw from N(0, Sigma)."""
@@ -157,10 +165,11 @@ def reference_hmc(
         `max_num_steps` cuts the trajectory short of a quarter turn and the chain diffuses.
     max_num_steps : int
     """
-    key_velocity, key_length, key_accept = jax.random.split(key, 3)
-    length = jax.random.uniform(key_length, (), position.dtype, SHORTEST, LONGEST)
+    # All at once: with few chains a call of the generator costs more than a gradient.
+    normals = jax.random.normal(key, (2 + reference.num_normals,), position.dtype)
+    length = SHORTEST + (LONGEST - SHORTEST) * ndtr(normals[0])
     step_size, num_steps = divided(length, step_size, max_num_steps)
-    velocity = reference.fluctuation(key_velocity)
+    velocity = reference.colour(normals[2:])
     end = integrate(
         jax.value_and_grad(logdensity_fn),
         position,
@@ -174,7 +183,7 @@ def reference_hmc(
     gain -= kinetic_energy(reference, end.velocity) - kinetic_energy(reference, velocity)
     # A start outside the support (an indicator C can put it there) must not freeze the chain.
     log_accept = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-    accept = is_accepted(key_accept, log_accept)
+    accept = is_accepted_by(normals[1], log_accept)
     info = MoveInfo(jnp.exp(jnp.minimum(log_accept, 0.0)), _is_divergent(end, gain), num_steps)
     return jnp.where(accept, end.position, position), info
 

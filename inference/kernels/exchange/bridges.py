@@ -26,10 +26,10 @@ from inference.moves.step_size import StepSize
 
 NUM_BRIDGES = 32
 _NUM_POINTS = 256  # per chain
-# Progress that is not worth the compilation of anything better; and the factor by which bridges
-# must raise it. Effective draws grow by more than progress, since refusals come in rows.
+# Progress that is not worth the compilation of anything better.
 _GOOD_ENOUGH = 0.67
-_WORTHWHILE = 1.2
+# What trajectories of theta_2 and of both cost in a sweep, in moves of negative samples.
+_OTHER_COST = 16
 
 
 def progress(
@@ -96,15 +96,18 @@ def bridged(
     return kernel, state._replace(tuning=with_bridges(key, kernel, state.tuning, *at))
 
 
-def worthwhile(together: float, alone: float) -> bool:
-    """Whether bridges add more to progress than they cost.
+def worthwhile(together: float, alone: float, num_moves: int) -> bool:
+    """Whether bridges add more to progress than to the cost of a sweep.
 
     Parameters
     ----------
     together, alone : float
         Progress with bridges, and with one step of the ratio.
+    num_moves : int
+        Per negative sample; a step of the ratio takes about as long as one of them.
     """
-    return together > _WORTHWHILE * alone
+    cost = num_moves + _OTHER_COST
+    return together * cost > alone * (cost + NUM_BRIDGES)
 
 
 @jax.jit

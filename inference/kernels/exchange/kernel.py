@@ -40,10 +40,17 @@ class _Offer(NamedTuple):
     threshold: Float[Array, ""]  # accepted is what the ratio of normalisers exceeds, nats
 
 
+class _Place(NamedTuple):
+    """A theta_1 on the way, and what negative samples follow there."""
+
+    theta_1: Float[Array, " d"]
+    centre: Float[Array, " d"]
+
+
 class _Path(NamedTuple):
     """A negative sample on its way from the proposal back to theta_1, and what came of it."""
 
-    at: Float[Array, " d"]  # the theta_1 that it is a draw for
+    at: _Place  # of the theta_1 that it is a draw for
     w: Float[Array, " d"]
     fresh: Float[Array, " d"]  # under the proposal
     log_ratio: Float[Array, ""]  # of Z(theta_1) / Z(theta_1'), nats
@@ -192,11 +199,14 @@ class ExchangeKernel(ChainKernel):
             tuning=tuning._replace(step_2=step_2),
         )
 
-    def _carry(self, tuning: Tuning, w: Array, source: Array, target: Array) -> Array:
+    def _place(self, tuning: Tuning, theta_1: Array) -> _Place:
+        return _Place(theta_1, tuning.normalizer.centre(self.model, theta_1))
+
+    def _carry(self, w: Array, source: _Place, target: _Place) -> Array:
         """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
         if self.transport:
-            return w + tuning.normalizer.shift(self.model, source, target)
-        return share(self.model, target, w)
+            return w + (target.centre - source.centre)
+        return share(self.model, target.theta_1, w)
 
     def _settle(self, key: jax.Array, state: ExchangeState, proposal: Proposal) -> ExchangeState:
         """Accept or reject a proposal by the exchange ratio, and renew the negative sample.
@@ -240,12 +250,15 @@ class ExchangeKernel(ChainKernel):
         """Carry the negative sample to the proposal; where moves are another sampler's, draw it."""
         theta_1 = state.z["theta_1"]
         zero, found = jnp.zeros((), theta_1.dtype), jnp.ones((), bool)
-        w = self._carry(state.tuning, state.negative, theta_1, proposal.theta_1)
+        start, end = (self._place(state.tuning, x) for x in (theta_1, proposal.theta_1))
+        w = self._carry(state.negative, start, end)
         if self.mover is not None:
             settings = (state.tuning, proposal.theta_1, w, state.num_moves)
             w, _, found = moved_negative(key, self.model, self.negative, *settings)
+        elif isinstance(self.negative, PersistentNegative):
+            w = self.negative.rescued(key, self.model, proposal.theta_1, w)
         return _Path(
-            at=proposal.theta_1,
+            at=end,
             w=w,
             fresh=w,
             log_ratio=zero,
@@ -279,14 +292,15 @@ class ExchangeKernel(ChainKernel):
             counts = jnp.where(is_first, 0.0, 1 / jnp.maximum(bridges - 1, 1))
         num_moves = jnp.where(is_first, first_moves, 1)
         key_move = jax.random.fold_in(key, index)
-        settings = (tuning, path.at, path.w, num_moves)
+        settings = (tuning, path.at.theta_1, path.w, num_moves)
         w, rate, found = moved_negative(key_move, self.model, sampler, *settings)
         share_left = ((index + 1) / bridges).astype(theta_1.dtype)
         proposed = offer.proposal.theta_1
-        target = proposed + share_left * (theta_1 - proposed)
-        target = jnp.where(is_last, theta_1, target)  # to the last bit
-        carried = self._carry(tuning, w, path.at, target)
-        weight = log_agreeing(self.model, target, carried) - log_agreeing(self.model, path.at, w)
+        between = proposed + share_left * (theta_1 - proposed)
+        target = self._place(tuning, jnp.where(is_last, theta_1, between))  # to the last bit
+        carried = self._carry(w, path.at, target)
+        weight = log_agreeing(self.model, target.theta_1, carried)
+        weight -= log_agreeing(self.model, path.at.theta_1, w)
         path = path._replace(
             at=target,
             w=jnp.where(index < bridges, carried, w),
@@ -307,7 +321,7 @@ class ExchangeKernel(ChainKernel):
         kept = jnp.where(accept, proposal.theta_1, theta_1)
         rate = jnp.exp(jnp.minimum(log_accept, 0.0))
         return path._replace(
-            at=kept,
+            at=path.at._replace(theta_1=kept),  # from where nothing is carried on
             w=jnp.where(accept, path.fresh, state.negative),
             theta_1=kept,
             theta_2=jnp.where(accept, proposal.theta_2, theta_2),

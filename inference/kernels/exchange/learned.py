@@ -100,17 +100,15 @@ class NormalizerSurrogate(eqx.Module):
         value = self.quadratic.score(theta_1) + self.correction.score(theta_1)
         return bounded(model, value)
 
-    def shift(
-        self, model: TwoStageModel, source: Float[Array, " d"], target: Float[Array, " d"]
-    ) -> Float[Array, " d"]:
-        """How far negative samples go along: by the mean of q(. | theta_1), or by a part of that.
+    def centre(self, model: TwoStageModel, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
+        """What negative samples follow: the mean of q(. | theta_1) up to a constant, or part of it.
 
         A Gaussian second stage has E[w] = theta_1 + S2 grad log Z(theta_1).
         """
-        linear = self.quadratic.gain(target - source)
+        linear = self.quadratic.gain(theta_1)
         if not model.second_stage.is_gaussian:
             return linear
-        bend = self.correction.score(target) - self.correction.score(source)
+        bend = self.correction.score(theta_1)
         bend = jnp.asarray(model.second_stage.variance, bend.dtype) * bend
         # Coordinates that the second stage fixes are theta_1's.
         return share(model, linear, self.follows[0] * linear + self.follows[1] * bend)
@@ -142,7 +140,7 @@ class NormalizerSurrogate(eqx.Module):
             surrogate = replace(self, follows=follows)
 
             def one(source: Array, target: Array, w: Array) -> Array:
-                carried = w + surrogate.shift(model, source, target)
+                carried = w + surrogate.centre(model, target) - surrogate.centre(model, source)
                 gain = log_agreeing(model, target, carried) - log_agreeing(model, source, w)
                 error = gain - self.log_normalizer(target) + self.log_normalizer(source)
                 return jnp.minimum(jnp.nan_to_num(error**2, nan=jnp.inf), _LARGEST_ERROR**2)
