@@ -158,7 +158,7 @@ def test_negatives_in_one_basin_are_not_called_converged(seed):
 def test_libraries_that_follow_the_chains_reach_far_basins(seed, monkeypatch, follows):
     """Data in basins that p1 hardly reaches; the control keeps the library of p1."""
     if not follows:
-        monkeypatch.setattr(PersistentNegative, "made_for", lambda sampler, *_: sampler)
+        monkeypatch.setattr(PersistentNegative, "made_for", lambda sampler, *_, **__: sampler)
     problem = problems.get("separate_wells", d=4, rotated=True)
     truth = problem.truth
     found = infer(problem.model, HMC(evidence_particles=0), seed=seed, progress=False)

@@ -92,12 +92,14 @@ def _timed(command: str, folder: Path, name: str) -> tuple[int, float]:
     settings = {"XDG_CACHE_HOME": str(folder / "cache"), "JAX_COMPILATION_CACHE_DIR": None}
     environment = {n: x for n, x in (os.environ | settings).items() if x is not None}
     start = time.perf_counter()
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "analyses", *command.split(), "--out", str(run)],
         env=environment,
         capture_output=True,
-        check=False,  # 1 says that a check of the run failed, which takes as long
+        check=False,
     )
+    if done.returncode not in (0, 1):  # 1 says that a check of the run failed, which takes as long
+        raise RuntimeError(f"{command}: {done.stderr.decode()[-1000:]}")
     seconds = time.perf_counter() - start
     return sum(_compilations(path) for path in run.rglob("posterior.nc")), seconds
 

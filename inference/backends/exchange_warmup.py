@@ -94,8 +94,8 @@ def warm_up(
             drawn = {name: late[name] for name in ("theta_1", "negative")}
             kernel, state = bridged(kernel, state, drawn, key_learn)
             alone = reached
-    if values and not kernel.negative.is_exact:
-        number = _num_moves(kernel, state, values, key_moves, choose_moves)
+    number = _num_moves(kernel, state, values, key_moves, choose_moves) if values else None
+    if number is not None:
         state = state._replace(num_moves=jnp.full_like(state.num_moves, number))
     return kernel, loop, state
 
@@ -149,10 +149,13 @@ def _num_moves(
     values: dict[str, np.ndarray],
     key: jax.Array,
     is_chosen: bool,
-) -> int:
-    """Moves per negative sample: as many as its memory in a phase of warm-up asks for, or given."""
+) -> int | None:
+    """Moves per negative sample that its memory in a phase of warm-up asks for, or that are given.
+
+    None where samples are exact.
+    """
     if kernel.negative.is_exact:
-        return 0
+        return None
     if not is_chosen:
         return int(np.max(np.asarray(state.num_moves)))
     late = values["theta_1"].shape[1] // 2

@@ -94,6 +94,7 @@ def plan(
         particles, stage = _bridged_if_cheaper(key_first, prior, particles, stage, effort.num_moves)
     stages = [stage] * max(1, section.count)
     key, particles, stages = section.restore((key, particles, stages))
+    prior = prior.with_negative(stages[-1].negative)
     with monitor.bar(1.0, "pilot", "power", stages[-1].power) as bar:
         while stages[-1].power < 1 and len(stages) <= MAX_POWERS:
             key, key_resample, key_move, key_negative, key_bridge = prng.split(key, 5)

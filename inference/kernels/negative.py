@@ -13,15 +13,13 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import LinearGaussianAgreement, TwoStageModel
 from generative.agreement import rejection_sample
 from generative.parts import Data
-from inference import prng
 from inference.kernels.library import Library
 from inference.moves.density import log_agreeing, log_agreement
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
 
-# Fresh proposals that are accepted less often, two with each of 64 moves, the most there are, leave
-# a quarter of the samples where they were, and a hundredth is allowed: moves must do it without
-# them. The rate is measured at so many negative samples, with a few proposals each.
+# Fresh proposals that are accepted less often renew a sample in more than fifty moves. The rate is
+# measured at so many negative samples, with a few proposals each.
 _RARE, _NUM_JUDGED, _NUM_FRESH = 0.01, 256, 16
 # A trajectory, and before and after it a fresh proposal and one of the library.
 _STEPS_OF_A_MOVE = 5
@@ -153,8 +151,7 @@ class RejectionNegative(NegativeSampler):
 class PersistentNegative(NegativeSampler):
     """Move the last negative sample under the new theta_1: fresh proposals and HMC in turn.
 
-    With a library, draws of it are proposed as well, which cross basins. Where hardly any fresh
-    proposal is accepted they are left out, at half of the cost where C is cheap.
+    With a library, draws of it are proposed as well, which cross basins.
 
     Approximate: w lags behind theta_1 when `num_moves` is small. That doubling `num_moves`
     changes nothing is the evidence that it is enough.
@@ -166,11 +163,15 @@ class PersistentNegative(NegativeSampler):
     library : Library, optional
     renews : bool array
         Whether fresh draws of p2 are proposed.
+    always_renews : bool
+        Whether they are needed, so that they stay where hardly any is accepted: half of the cost
+        of a move where C is cheap.
     """
 
     max_num_steps: int = eqx.field(static=True, default=32)
     library: Library | None = None
     renews: Bool[Array | np.ndarray, ""] = eqx.field(default_factory=lambda: np.asarray(True))
+    always_renews: bool = eqx.field(static=True, default=False)
 
     @property
     def is_exact(self) -> bool:
@@ -187,13 +188,15 @@ class PersistentNegative(NegativeSampler):
     ) -> "NegativeSampler":
         """Return the sampler with a library for such theta_1, where it has one.
 
-        Its fresh proposals are kept where they are accepted.
+        Without one, fresh proposals are made where they are accepted, or needed.
         """
-        key_library, key_fresh = prng.split(key)
-        library = self.library and self.library.made_for(key_library, model, theta_1, power)
+        if self.library is not None:
+            return replace(self, library=self.library.made_for(key, model, theta_1, power))
+        if self.always_renews:
+            return self
         chosen = np.linspace(0, len(theta_1) - 1, _NUM_JUDGED).astype(int)
-        rate = float(_rate_of_fresh(key_fresh, model, theta_1[chosen], negative[chosen]))
-        return replace(self, library=library, renews=np.asarray(rate > _RARE))
+        rate = float(_rate_of_fresh(key, model, theta_1[chosen], negative[chosen]))
+        return replace(self, renews=np.asarray(rate > _RARE))
 
     def rescued(
         self, key: jax.Array, model: TwoStageModel, theta_1: Float[Array, " d"], w: Array
@@ -274,7 +277,8 @@ def _rate_of_fresh(
         key, theta_1, w = x
         draws = model.second_stage.around(theta_1).sample(key, (_NUM_FRESH,))
         gain = jax.vmap(partial(log_agreement, model))(draws) - log_agreement(model, w)
-        return jnp.exp(jnp.minimum(gain, 0)).mean()
+        # A proposal at which C is NaN is refused.
+        return jnp.where(jnp.isnan(gain), 0, jnp.exp(jnp.minimum(gain, 0))).mean()
 
     keys = jax.random.split(key, len(theta_1))
     return jax.lax.map(one, (keys, theta_1, negative), batch_size=_NUM_FRESH).mean()

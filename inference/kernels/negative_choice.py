@@ -1,5 +1,6 @@
 """How negative samples are made: exactly where that is affordable, else by what crosses basins."""
 
+from dataclasses import replace
 from typing import Literal
 
 import jax
@@ -124,9 +125,13 @@ def without_rejection(
         why += ", and agreement is quadratic, so that q has one basin"
         return persistent, f"negative samples are persistent: {why}"
     trial = _Trial(model, num_moves)
-    moves_alone = trial.differences(persistent)
     has_library = model.dimension <= _MOST_OF_A_LIBRARY and library.is_possible(model)
-    if _is_crossed(moves_alone, _DOUBTFUL if has_library else FALSE_ALARM_RATE):
+    level = _DOUBTFUL if has_library else FALSE_ALARM_RATE
+    if _is_crossed(trial.differences(replace(persistent, renews=np.asarray(False))), level):
+        return persistent, f"negative samples are persistent: {why}"
+    persistent = PersistentNegative(max_num_steps, always_renews=True)
+    moves_alone = trial.differences(persistent)
+    if _is_crossed(moves_alone, level):
         return persistent, f"negative samples are persistent: {why}"
     if has_library:
         borrowing = with_library(model, max_num_steps)
@@ -201,10 +206,8 @@ class _Trial:
 
     def differences(self, sampler: PersistentNegative) -> dict[str, tuple[float, float, float]]:
         """Compare moved draws with fresh ones."""
-        key_made, key_moves = prng.split(self._key_moves)
-        pair = (self._theta_1, self._fresh[:, 0])
-        made = sampler.made_for(key_made, self._model, *pair, power=0.0)
-        moved = _moved(key_moves, self._model, made, *pair, self._step_size, self._num_moves)
+        settings = (self._theta_1, self._fresh[:, 0], self._step_size, self._num_moves)
+        moved = _moved(self._key_moves, self._model, sampler, *settings)
         at, found, drawn = (np.asarray(x)[None] for x in (self._theta_1, moved, self._fresh))
         return differences(self._model.temper(0.0), at, found, drawn)
 
@@ -219,7 +222,7 @@ def _schedules(key: jax.Array, model: TwoStageModel, theta_1: Float[Array, "n d"
 def _moved(
     key: jax.Array,
     model: TwoStageModel,
-    persistent: NegativeSampler,
+    persistent: PersistentNegative,
     theta_1: Float[Array, "n d"],
     drawn: Float[Array, "n d"],
     step_size: Float[Array, ""],

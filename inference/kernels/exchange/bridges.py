@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from generative import LinearGaussianAgreement, TwoStageModel
+from inference import prng
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.learned import NormalizerSurrogate, learn
@@ -28,6 +29,8 @@ NUM_BRIDGES = 32
 _NUM_POINTS = 256  # per chain
 # Progress that is not worth the compilation of anything better.
 _GOOD_ENOUGH = 0.67
+# The factor by which bridges must raise it where draws by rejection, of another cost, go with them.
+_WORTHWHILE = 1.2
 # What trajectories of theta_2 and of both cost in a sweep, in moves of negative samples.
 _OTHER_COST = 16
 
@@ -88,7 +91,12 @@ def bridged(
     key : PRNG key
     """
     if isinstance(kernel.negative, RejectionNegative):
-        kernel = replace(kernel, mover=PersistentNegative(kernel.max_num_steps))
+        key, key_mover = prng.split(key)
+        theta_1, w = (
+            draws[name].reshape(-1, kernel.model.dimension) for name in ("theta_1", "negative")
+        )
+        plain = PersistentNegative(kernel.max_num_steps)
+        kernel = replace(kernel, mover=plain.made_for(key_mover, kernel.model, theta_1, w))
         # Nothing has adapted it; steps of theta_2 are as long as those of draws of q may be.
         state = state._replace(tuning=state.tuning._replace(step_negative=state.tuning.step_2))
     chosen = np.linspace(0, draws["theta_1"].shape[1] - 1, _NUM_POINTS).astype(int)
@@ -96,16 +104,19 @@ def bridged(
     return kernel, state._replace(tuning=with_bridges(key, kernel, state.tuning, *at))
 
 
-def worthwhile(together: float, alone: float, num_moves: int) -> bool:
+def worthwhile(together: float, alone: float, num_moves: int | None) -> bool:
     """Whether bridges add more to progress than to the cost of a sweep.
 
     Parameters
     ----------
     together, alone : float
         Progress with bridges, and with one step of the ratio.
-    num_moves : int
-        Per negative sample; a step of the ratio takes about as long as one of them.
+    num_moves : int or None
+        Per negative sample; a step of the ratio takes about as long as one of them. None for exact
+        draws, whose cost is not told in moves.
     """
+    if num_moves is None:
+        return together > _WORTHWHILE * alone
     cost = num_moves + _OTHER_COST
     return together * cost > alone * (cost + NUM_BRIDGES)
 

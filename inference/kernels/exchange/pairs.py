@@ -9,7 +9,7 @@ from inference.batches import in_flight
 from inference.gaussians.joint import posterior_reference
 from inference.kernels.exchange.learned import Pairs
 from inference.kernels.exchange.state import Tuning
-from inference.kernels.negative import NegativeSampler
+from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.moves.density import log_agreeing, share
 
 # Moves of w at each theta_1: before they count, and in either half of those that do.
@@ -89,5 +89,7 @@ def _scores(
         share_of_half = jnp.where(jnp.arange(2) == half, 1 / _NUM_COUNTED, 0).astype(w.dtype)
         return w, sums + share_of_half[:, None] * score(w)
 
+    if isinstance(negative, PersistentNegative):
+        w = negative.rescued(key, model, theta_1, w)
     start = (w, jnp.zeros((2, len(w)), w.dtype))
     return jax.lax.fori_loop(0, _NUM_SETTLING + 2 * _NUM_COUNTED, move, start)[1]
