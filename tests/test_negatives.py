@@ -202,6 +202,19 @@ def test_many_separated_wells_are_annealed():
     assert isinstance(sampler, AnnealedNegative), note
 
 
+@pytest.mark.parametrize(("name", "needed"), [("separate_wells", True), ("double_well", False)])
+def test_fresh_proposals_that_are_needed_stay(name, needed):
+    model = problems.get(name, d=1).model if needed else problems.get(name).model
+    sampler, note = without_rejection(model, 32, 64, "so")
+    assert isinstance(sampler, PersistentNegative) and sampler.library is None, note
+    assert sampler.always_renews == needed
+    # Where C is huge but at the samples hardly any fresh one is accepted.
+    deep = model.replace(agreement_strength=1e6)
+    theta_1 = w = np.ones((64, 1))
+    made = sampler.made_for(jax.random.key(0), deep, theta_1, w)
+    assert bool(made.renews) == needed
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_quadratic_agreement_alone_is_spared_the_trial(monkeypatch, dtype):
     """What looks quadratic by its values or by its gradient only is tried."""
