@@ -23,6 +23,7 @@ from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.lag import moves_needed
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.kernels.exchange.warmup import refitted
+from inference.kernels.negative import made_for_chains
 from inference.running.loop import Loop
 
 _NUM_PHASES = 4
@@ -78,7 +79,9 @@ def warm_up(
             continue
         late = {name: x[:, iterations // 2 :] for name, x in values.items()}
         reached = progress(kernel, state, late["acceptance_rate"])
-        kernel = _made_for(kernel, late, prng.fold_in(key_negative, phase))
+        key_phase = prng.fold_in(key_negative, phase)
+        negative = made_for_chains(kernel.negative, key_phase, kernel.model, late)
+        kernel = replace(kernel, negative=negative)
         if phase == 2:
             if alone is not None:
                 number = _num_moves(kernel, state, values, key_moves, choose_moves)
@@ -98,17 +101,6 @@ def warm_up(
     if number is not None:
         state = state._replace(num_moves=jnp.full_like(state.num_moves, number))
     return kernel, loop, state
-
-
-def _made_for(
-    kernel: ExchangeKernel, drawn: dict[str, np.ndarray], key: jax.Array
-) -> ExchangeKernel:
-    """Fit the sampler of negative samples to where the chains are."""
-    theta_1, negative = (
-        drawn[name].reshape(-1, kernel.model.dimension) for name in ("theta_1", "negative")
-    )
-    made = kernel.negative.made_for(key, kernel.model, theta_1, negative)
-    return replace(kernel, negative=made)
 
 
 @jax.jit

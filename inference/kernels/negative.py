@@ -249,6 +249,17 @@ class PersistentNegative(NegativeSampler):
         return w, rate, jnp.ones((), bool)
 
 
+def made_for_chains(
+    sampler: NegativeSampler,
+    key: jax.Array,
+    model: TwoStageModel,
+    draws: dict[str, Float[np.ndarray, "chain n d"]],
+) -> NegativeSampler:
+    """Return a sampler that is at its best where chains are, by theta_1 and negative samples."""
+    pair = [draws[name].reshape(-1, model.dimension) for name in ("theta_1", "negative")]
+    return sampler.made_for(key, model, pair[0], pair[1])
+
+
 def _offered_fresh(
     is_offered: Bool[Array | np.ndarray, ""],
     key: jax.Array,

@@ -43,7 +43,7 @@ _NUM_OTHERS = 4
 _FEW_DIMENSIONS = 32
 # Of a library, whose worth falls geometrically.
 _MOST_OF_A_LIBRARY = 10
-# Of the trial of moves alone, where a library can take their place at about the same price.
+# Of the trial of moves without a library, where one can take their place at about the same price.
 _DOUBTFUL = 0.05
 _NUM_PARTICLES = 16
 # Pilots of the one schedule that annealed negative samples share, and their particles.
@@ -130,8 +130,8 @@ def without_rejection(
     if _is_crossed(trial.differences(replace(persistent, renews=np.asarray(False))), level):
         return persistent, f"negative samples are persistent: {why}"
     persistent = PersistentNegative(max_num_steps, always_renews=True)
-    moves_alone = trial.differences(persistent)
-    if _is_crossed(moves_alone, level):
+    with_fresh = trial.differences(persistent)
+    if _is_crossed(with_fresh, level):
         return persistent, f"negative samples are persistent: {why}"
     if has_library:
         borrowing = with_library(model, max_num_steps)
@@ -139,7 +139,7 @@ def without_rejection(
             worth = trial.worth_of(borrowing)
             note = f"negative samples use a library, worth {worth:.0f} draws under the prior"
             return borrowing, f"{note}: {why}, and moves alone may not cross basins"
-        if _is_crossed(moves_alone):
+        if _is_crossed(with_fresh):
             return persistent, f"negative samples are persistent: {why}"
     why += ", and moves alone do not cross basins"
     return annealed_negative(model), f"negative samples are annealed: {why}"

@@ -165,7 +165,7 @@ def reference_hmc(
         `max_num_steps` cuts the trajectory short of a quarter turn and the chain diffuses.
     max_num_steps : int
     """
-    # All at once: with few chains a call of the generator costs more than a gradient.
+    # All at once: with few chains calls of the generator took half of the time of a move.
     normals = jax.random.normal(key, (2 + reference.num_normals,), position.dtype)
     length = SHORTEST + (LONGEST - SHORTEST) * ndtr(normals[0])
     step_size, num_steps = divided(length, step_size, max_num_steps)

@@ -21,6 +21,7 @@ from inference.averages import lower_bracket
 from inference.estimate import Estimate
 from inference.gaussians.linearized import attached, detached, linearize_at_mode
 from inference.gaussians.surrogate import agreement_potential, fit, flat
+from inference.moves.density import log_agreement
 from inference.normalizer.dispersed import dispersed_chains
 from inference.normalizer.importance import error_of_mean, is_hopeless, log_sums
 
@@ -173,8 +174,7 @@ def _log_weight(path: Path, draws: Float[Array, "n d"], share: float) -> Float[A
     def one(theta: Array) -> Array:
         of_gaussian = -path.base.potential(theta) - path.log_base_normalizer
         mixture = jnp.logaddexp(jnp.log1p(-share) + of_gaussian, jnp.log(share))
-        agreement = path.model.agreement
-        return -agreement.strength * agreement.disagreement(theta) - mixture
+        return log_agreement(path.model, theta) - mixture
 
     return jax.vmap(one)(draws)
 

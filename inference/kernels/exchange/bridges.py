@@ -21,7 +21,7 @@ from inference.kernels.exchange.kernel import ExchangeKernel
 from inference.kernels.exchange.learned import NormalizerSurrogate, learn
 from inference.kernels.exchange.pairs import pairs
 from inference.kernels.exchange.state import ExchangeState, Tuning
-from inference.kernels.negative import PersistentNegative, RejectionNegative
+from inference.kernels.negative import PersistentNegative, RejectionNegative, made_for_chains
 from inference.moves import step_size as step_sizes
 from inference.moves.step_size import StepSize
 
@@ -92,11 +92,9 @@ def bridged(
     """
     if isinstance(kernel.negative, RejectionNegative):
         key, key_mover = prng.split(key)
-        theta_1, w = (
-            draws[name].reshape(-1, kernel.model.dimension) for name in ("theta_1", "negative")
-        )
         plain = PersistentNegative(kernel.max_num_steps)
-        kernel = replace(kernel, mover=plain.made_for(key_mover, kernel.model, theta_1, w))
+        mover = made_for_chains(plain, key_mover, kernel.model, draws)
+        kernel = replace(kernel, mover=mover)
         # Nothing has adapted it; steps of theta_2 are as long as those of draws of q may be.
         state = state._replace(tuning=state.tuning._replace(step_negative=state.tuning.step_2))
     chosen = np.linspace(0, draws["theta_1"].shape[1] - 1, _NUM_POINTS).astype(int)
