@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from generative import TwoStageModel
 from inference import prng
@@ -31,6 +31,7 @@ _FEWEST_PARTICLES = 64
 # Runs that differ by more (nats) get more particles; others are averaged over more runs.
 _SPREAD_WORTH_AVERAGING = 0.8
 _GROWTH = 4
+_ROUNDING = 1e-9
 
 Summary = tuple[Float[np.ndarray, " point"], Float[np.ndarray, " point"]]
 
@@ -62,6 +63,16 @@ class Runs(NamedTuple):
     num_evaluations: int
 
     @property
+    def stands_out(self) -> Bool[np.ndarray, " point"]:
+        """Whether most runs met one value of C alone, and a few another.
+
+        Of what those few met all runs may have missed the most.
+        """
+        one_value = np.sqrt(self.variances) <= _ROUNDING * (1 + np.abs(self.means))
+        is_blind = one_value.all(axis=-1)
+        return (is_blind.mean(axis=1) > 0.5) & ~is_blind.all(axis=1)
+
+    @property
     def spread(self) -> Float[np.ndarray, " point"]:
         """Standard deviation over runs of log Z-hat, nats; NaN where it is infinite."""
         with np.errstate(invalid="ignore"):
@@ -81,7 +92,8 @@ def repeat(
 ) -> tuple[Runs, Summary]:
     """Plan a schedule per point, run 16, and then as many more as the largest error needs.
 
-    Runs that disagree widely are dropped, and begun again with four times the particles.
+    Runs that disagree widely are dropped, and begun again with four times the particles. Where a
+    few stand out of runs that met one value of C, the error is infinite.
 
     Parameters
     ----------
@@ -100,6 +112,11 @@ def repeat(
         So many as the budget allows: populations that shrink to few ancestors on a long path make
         log Z-hat skewed.
     """
+
+    def judged(runs: Runs) -> Summary:
+        value, error = summarize(runs)
+        return value, np.where(runs.stands_out, np.inf, error)
+
     key, key_pilot = prng.split(key)
     pilot = _pilots(key_pilot, model, theta_1, ess_fraction, max_increment)
     spent = int(np.asarray(pilot.num_evaluations).sum())
@@ -121,7 +138,7 @@ def repeat(
         if not (np.nanmax(runs.spread, initial=0.0) > _SPREAD_WORTH_AVERAGING and affordable):
             break
         num_particles *= _GROWTH
-    value, error = summarize(runs)
+    value, error = judged(runs)
     number = _rounds_needed(error, target_standard_error, (max_evaluations - spent) // cost)
     if number == 1:
         return runs, (value, error)
@@ -130,7 +147,7 @@ def repeat(
         rounds.append(_round(key_round, model, theta_1, pilot.schedule, num_particles, NUM_RUNS))
         spent += int(rounds[-1].num_evaluations.sum())
     runs = _gathered(rounds, pilot, num_particles, spent)
-    value, pooled = summarize(runs)
+    value, pooled = judged(runs)
     planned = np.where(np.isfinite(error), error / np.sqrt(number), 0.0)
     return runs, (value, np.maximum(pooled, planned))
 
