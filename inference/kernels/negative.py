@@ -253,7 +253,7 @@ def made_for_chains(
     sampler: NegativeSampler,
     key: jax.Array,
     model: TwoStageModel,
-    draws: dict[str, Float[np.ndarray, "chain n d"]],
+    draws: dict[str, np.ndarray],
 ) -> NegativeSampler:
     """Return a sampler that is at its best where chains are, by theta_1 and negative samples."""
     pair = [draws[name].reshape(-1, model.dimension) for name in ("theta_1", "negative")]
