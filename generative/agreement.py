@@ -116,13 +116,19 @@ class Agreement(Data):
     def _evaluate(self, theta: Float[Array | np.ndarray, " d"]) -> Array:
         return jnp.asarray(self._given.whole(self._space.unravel(theta)), self._space.origin.dtype)
 
+    def log_factor(self, theta: Float[Array | np.ndarray, " d"]) -> Float[Array, ""]:
+        """-lambda C of one parameter vector, nats; 0 where lambda = 0, though C be infinite."""
+        if self.is_absent:
+            return jnp.zeros((), self._space.origin.dtype)
+        return -self.strength * self.disagreement(theta)
+
     @property
     def log_normalizer(self) -> Callable[[Array], Array] | None:
         """Log Z of one theta_1 in nats, shape (d,) -> (), where it has a closed form; else None."""
         if self.is_absent:
             return lambda theta_1: jnp.zeros((), theta_1.dtype)
         if not self.second_stage.free.any():
-            return lambda theta_1: -self.strength * self.disagreement(theta_1)
+            return self.log_factor
         return None if self.closed_form is None else self.closed_form.log_normalizer
 
     @property
@@ -189,8 +195,8 @@ class AgreementConditioned(dist.Distribution):
     ) -> Float[Array, "*batch"]:
         """Return log p2(value | theta_1) - lambda C(value), nats."""
         self._refuse_batches()
-        penalty = jnp.vectorize(self.agreement.disagreement, signature="(d)->()")(value)
-        return self.base.log_prob(value) - self.agreement.strength * penalty
+        log_factor = jnp.vectorize(self.agreement.log_factor, signature="(d)->()")(value)
+        return self.base.log_prob(value) + log_factor
 
     def log_prob(self, value: Float[Array | np.ndarray, "*batch d"]) -> Float[Array, "*batch"]:
         """Return the normalised log density, nats.
@@ -261,7 +267,7 @@ def rejection_sample(
         key, _, tries, _ = state
         key, key_draw, key_keep = jax.random.split(key, 3)
         draws = proposal.sample(key_draw, (_PROPOSALS_PER_ROUND,))
-        log_keep = -agreement.strength * jax.vmap(agreement.disagreement)(draws)
+        log_keep = jax.vmap(agreement.log_factor)(draws)
         log_uniform = -jax.random.exponential(key_keep, log_keep.shape, log_keep.dtype)
         kept = log_uniform < log_keep
         first = jnp.argmax(kept)

@@ -49,4 +49,4 @@ def set_up(model: TwoStageModel, setup: Setup) -> TwoStageModel:
 
 
 def _penalised(model: TwoStageModel, theta: PyTree) -> Array:
-    return model.log_likelihood(theta) - model.agreement.strength * model.disagreement(theta)
+    return model.log_likelihood(theta) + model.agreement.log_factor(model.space.vector(theta))

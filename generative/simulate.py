@@ -21,8 +21,8 @@ class Simulation(NamedTuple):
     ----------
     theta_1, theta_2 : arrays, shape (n, d)
     tries : int array, shape (n,)
-        Proposals until the heads agreed; 1 where the closed form was used. Its mean estimates
-        E[1 / Z(theta_1)].
+        Proposals until the heads agreed, whose mean estimates E[1 / Z(theta_1)]; 1 where the
+        closed form was used.
     """
 
     theta_1: Float[Array, "n d"]

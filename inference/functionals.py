@@ -9,6 +9,7 @@ import numpy as np
 from generative import TwoStageModel
 from inference.answers import answers
 from inference.directions import agreement_directions, whitened_shift
+from inference.moves.density import bounded
 
 # Directions that are judged one by one.
 _LEADING = 3
@@ -29,7 +30,7 @@ def functionals(
     """
     origin = np.asarray(model.space.origin)
     names = ("lp", "disagreement", "disagreement_theta_1", "log_likelihood")
-    result = {name: values[name] for name in names if name in values}
+    result = _comparable(model, {name: values[name] for name in names if name in values})
     for name, start in (("theta_1", origin), ("theta_2", values["theta_1"])):
         by_block = values.get(f"squared_distance_{name[-1]}")
         squares = (values[name] - start) ** 2 if by_block is None else by_block
@@ -67,6 +68,12 @@ def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[st
     return leading | {"theta_1_projected": np.sum(along**2, axis=-1)}
 
 
+def _comparable(model: TwoStageModel, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return them with C bounded where it may be infinite: sets of draws are compared by means."""
+    anywhere = ["disagreement_theta_1"] + ["disagreement"] * model.agreement.is_absent
+    return {name: bounded(x) if name in anywhere else x for name, x in found.items()}
+
+
 def judged(
     model: TwoStageModel, values: dict[str, np.ndarray], answered: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
@@ -77,9 +84,10 @@ def judged(
     went from theta_1 are judged in either case: a wrong Z shows there and nowhere else.
     """
     names = ["disagreement", "lp"] + ([] if model.is_null else ["log_likelihood"])
-    result = {name: values[name] for name in names if not model.agreement.is_absent or name != "lp"}
-    if not model.agreement.is_absent:
-        result |= {name: values[name] for name in ("disagreement_theta_1",) if name in values}
+    acts = not model.agreement.is_absent
+    names += ["disagreement_theta_1"] if acts and "disagreement_theta_1" in values else []
+    result = _comparable(model, {name: values[name] for name in names})
+    if acts:
         result |= where_z_acts(model, values)
     kept = values["theta_1"].shape[:2] == values["lp"].shape
     if kept and model.moving_2.any():

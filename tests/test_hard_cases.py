@@ -5,10 +5,12 @@ from functools import partial
 
 import arviz as az
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
-from generative import GaussianStage, problems
+from generative import GaussianStage, TwoStageModel, problems
 from generative.setups import set_up
 from inference import (
     HMC,
@@ -178,3 +180,31 @@ def test_checks_that_are_off_leave_a_run_unverified(seed):
     assert all(check.passed for check in found.checks), found.checks
     assert found.result is Result.unverified
     assert not found.result.is_usable
+
+
+@pytest.mark.parametrize("setup", ["two-stages", "one-stage"])
+def test_infinite_disagreement(setup, seed):
+    """C = infinity beyond 1.5, where theta_1 may be, and without agreement theta_2, too."""
+    two_stages = TwoStageModel(
+        np.array([0.2]),
+        GaussianStage(0.5),
+        GaussianStage(1.0),
+        disagreement=lambda t: jnp.where(jnp.abs(t[0]) > 1.5, jnp.inf, t[0] ** 2),
+        log_likelihood=lambda t: -2 * (t[0] - 0.8) ** 2,
+        agreement_strength=1.0,
+    )
+    grid = np.linspace(-8.0, 8.0, 801)
+    law = stats.norm.pdf(grid[:, None], 0.2, 0.5) * stats.norm.pdf(grid, grid[:, None])
+    if setup == "two-stages":
+        keep = np.where(np.abs(grid) > 1.5, 0, np.exp(-(grid**2)))
+        law *= keep / (stats.norm.pdf(grid, grid[:, None]) @ keep * 0.02)[:, None]
+    law *= np.exp(-2 * (grid - 0.8) ** 2) * 0.02**2
+    run = infer(set_up(two_stages, setup), RejectionGibbs(), seed=seed, progress=False)
+    assert run.usable == ("draws", "log_evidence")
+    error = run.log_evidence.standard_error
+    assert abs(run.log_evidence.value - np.log(law.sum())) < z_limit(3) * error
+    for name, axis in (("theta_1", 1), ("theta_2", 0)):
+        draws = run.tree["posterior"][name].values[..., 0]
+        mean = law.sum(axis) @ grid / law.sum()
+        assert abs(draws.mean() - mean) < z_limit(3) * float(az.mcse(draws))
+    assert np.isinf(run.tree["sample_stats"]["disagreement_theta_1"]).any()  # or nothing is tested

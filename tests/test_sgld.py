@@ -9,6 +9,8 @@ from jax.flatten_util import ravel_pytree
 from analyses.benchmarks.sgld import network_model
 from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from inference import HMC, SGLD, infer
+from inference.annealing.certificate import FRESH
+from inference.backends import sgld
 from inference.doubling import compare
 from inference.evidence.beside_langevin import integrate_powers
 from inference.functionals import functionals
@@ -40,8 +42,6 @@ def rows_where_z_acts(model, number):
 
 def projected_and_total(model, omit, seed):
     """Squares of theta_1 in all directions, and in those of Z, over their prior means."""
-    from inference.backends import sgld
-
     rows = jnp.asarray(rows_where_z_acts(model, 10))
     plain = chains.collect_answers
 
@@ -106,6 +106,16 @@ def test_digits_agrees_with_hmc_and_in_mini_batches(seed):
         draws = backend.draw(problem.model, jax.random.key(seed + 1))
         second = functionals(problem.model, draws.values)
         assert compare(first, second, 1).check.passed
+
+
+def test_negative_samples_are_checked_where_few_draws_are_kept_whole(monkeypatch):
+    model = problems.get("linear_gaussian", d=3, closed_form=False).model
+    monkeypatch.setattr(sgld, "_MAX_KEPT", 40 * 4 * 2 * model.dimension)
+    backend = SGLD(num_warmup=200, num_draws=100, max_halvings=0, num_powers=0)
+    draws = backend.draw(model, jax.random.key(0))
+    assert draws.values["negative"].shape == draws.values["theta_2"].shape == (4, 40, 3)
+    assert draws.values["lp"].shape == (4, 100)
+    assert [check.name for check in draws.checks] == [FRESH]
 
 
 def test_power_integration():

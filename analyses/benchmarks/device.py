@@ -168,8 +168,8 @@ def _page(rows: dict[str, Any], names: dict[str, str]) -> str:
     ]
     page += _table(rows, names, ["precision", "d, about"], columns, steps)
     page += (
-        "\n\n## Chains at once\n\nRotated wells, d = 20, Z unknown: sweeps of the bridged exchange "
-        f"kernel per second, all chains together, as warm-up leaves it; {_TUNED_CHAINS} tuned "
+        "\n\n## Chains at once\n\nRotated wells, d = 20, Z unknown: sweeps of the exchange kernel "
+        f"per second, all chains together, as warm-up leaves it; {_TUNED_CHAINS} tuned "
         f"chains, copied. -: a sweep of all would take more than {_LONGEST_SWEEP:.0f} s.\n\n"
     )
     chains = [

@@ -27,7 +27,7 @@ def linear_gaussian(
     num_observations: int | None = None,
     seed: int = 0,
 ) -> Problem:
-    """Return C = |A theta - c|^2 / 2 (a sum over m constraints), L = log N(y; B theta, noise^2 I).
+    """C = |A theta - c|^2 / 2 (a sum over m constraints), L = log N(y; B theta, noise^2 I).
 
     Parameters
     ----------

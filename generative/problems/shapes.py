@@ -63,7 +63,7 @@ def gaussian_mixture(
 def indicator(
     d: int = 5, probability: float = 0.05, agreement_strength: float = 20.0, seed: int = 0
 ) -> Problem:
-    """Return C = 1 outside a half-space and 0 inside: two plateaus, no gradient anywhere.
+    """C = 1 outside a half-space and 0 inside: two plateaus, no gradient anywhere.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ _SINGULAR_STRENGTH, _PRODUCT = 3.0, 0.7
 
 
 def singular_product() -> Problem:
-    """Return C = (t0 t1 - 0.7)^2 + |sin t2 - t3|: a curved valley and a crease, in four dimensions.
+    """C = (t0 t1 - 0.7)^2 + |sin t2 - t3|: a curved valley and a crease, in four dimensions.
 
     Both stages have scale 1, lambda = 3. The first term falls to 0 on two curves that do not meet,
     the second has a kink wherever it is 0.

@@ -138,7 +138,7 @@ def _log_likelihood(wells: _Wells, turn: Array | None, observed: Array, theta: A
 
 
 def double_well(form: Form = "disagreement") -> Problem:
-    """Return C = (t^2 - 1)^2 / 4 with one noisy observation of theta_2.
+    """C = (t^2 - 1)^2 / 4 with one noisy observation of theta_2.
 
     Parameters
     ----------

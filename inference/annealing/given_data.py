@@ -27,6 +27,10 @@ class _WithData(Data):
         """Lambda C - L of one parameter vector, nats."""
         return posterior_potential(self.model).value(theta)
 
+    def log_factor(self, theta: Float[Array, " d"]) -> Float[Array, ""]:
+        """L - lambda C, nats."""
+        return -self.disagreement(theta)
+
 
 def given_data(model: TwoStageModel) -> TwoStageModel:
     """Return a model whose q(. | theta_1) is the law of theta_2 given theta_1 and the data.

@@ -41,7 +41,7 @@ def warm_up(
     num_sweeps: int,
     choose_moves: bool,
 ) -> tuple[ExchangeKernel, Loop, ExchangeState]:
-    """Adapt in four phases: flat metrics, curved ones, bridges, and what the last two left.
+    """Adapt in four phases: flat metrics, curved ones, bridges, and whatever of them is kept.
 
     Between them libraries are made again, and references take the width of theta_1.
 

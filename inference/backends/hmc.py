@@ -47,8 +47,9 @@ class HMC(Sampler):
 
     Parameters
     ----------
-    num_warmup, num_draws, num_chains : int
-        Per chain; draws after thinning.
+    num_warmup, num_draws : int
+        Sweeps of warm-up, and draws that are kept, per chain.
+    num_chains : int
     thinning : int
         Sweeps per draw.
     kernel : {"auto", "nuts", "exchange", "joint"}
@@ -67,9 +68,9 @@ class HMC(Sampler):
     max_num_steps : int
         Leapfrog steps per trajectory, at most.
     target_acceptance : float
-        Of the exchange move, to which trajectories are shortened. Where sweeps then make little
-        progress, and moves of negative samples are cheap, the ratio is bridged and its force
-        learned.
+        Of the exchange move; warm-up shortens trajectories until it is reached. Where sweeps then
+        make little progress, and moves of negative samples are cheap, the ratio is bridged and its
+        force learned.
     max_doublings : int
         With persistent negative samples the draws are repeated with twice the moves per sample,
         so many times at most, until that changes nothing beyond Monte Carlo error; the last ones

@@ -36,8 +36,8 @@ class NestedSampling(PopulationBackend):
     num_live : int
         Per run, at least.
     max_live : int
-        Per run, at most: runs of half as many, which then count no more, tell how many the target
-        needs.
+        Per run, at most. First runs of half of `num_live`, which are discarded, tell how many the
+        target needs.
     num_sweeps : int
         Moves of a new point from the live point that it starts at. Too few, and the insertion
         ranks are not uniform.

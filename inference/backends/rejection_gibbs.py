@@ -25,8 +25,9 @@ class RejectionGibbs(Sampler):
 
     Parameters
     ----------
-    num_warmup, num_draws, num_chains : int
-        Per chain; draws after thinning.
+    num_warmup, num_draws : int
+        Sweeps of warm-up, and draws that are kept, per chain.
+    num_chains : int
     thinning : int
         Sweeps per draw.
     cap : int

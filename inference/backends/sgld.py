@@ -48,8 +48,9 @@ class SGLD(WithNegativeSamples, Sampler):
 
     Parameters
     ----------
-    num_draws, num_chains : int
-        Per chain; draws after thinning.
+    num_draws : int
+        That are kept, per chain.
+    num_chains : int
     thinning : int, optional
         Steps per draw; by default half the inverse step size, 100 at most.
     schedule : {Constant, Polynomial, Cyclical}
@@ -206,13 +207,14 @@ class SGLD(WithNegativeSamples, Sampler):
         for index, length in enumerate(lengths):
             state, values = loop.run(state, int(length), f"{label}, part {index + 1}/{number}")
             point = chains.read_all(kernel, state)
-            kept.append([np.asarray(point.theta_1), np.asarray(point.theta_2)])
+            kept.append([point.theta_1, point.theta_2, point.negative[:, 0]])
             parts.append(values)
             seconds += loop.seconds
         values = {name: np.concatenate([p[name] for p in parts], axis=1) for name in parts[0]}
         answers = {n.removeprefix("answers_"): x for n, x in values.items() if "answers_" in n}
         values = {name: x for name, x in values.items() if "answers_" not in name}
-        values |= {f"theta_{i + 1}": np.stack([k[i] for k in kept], axis=1) for i in (0, 1)}
+        whole = (np.stack(x, axis=1) for x in zip(*kept, strict=True))
+        values |= dict(zip(("theta_1", "theta_2", "negative"), whole, strict=True))
         loop.seconds = seconds
         draws = replace(self._gathered(state, loop, values), answers=answers)
         return state, draws.also(

@@ -39,7 +39,7 @@ def agreement_potential(model: TwoStageModel) -> Potential:
     agreement = model.agreement
 
     def value(theta: Array) -> Array:
-        return agreement.strength * agreement.disagreement(theta)
+        return -agreement.log_factor(theta)
 
     residuals = agreement.residuals
     if residuals is None:

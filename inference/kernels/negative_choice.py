@@ -266,8 +266,7 @@ def _pilot_acceptance(model: TwoStageModel) -> Float[Array, ""]:
         proposal = model.second_stage.around(pair[1])
 
         def keep(key: jax.Array) -> Array:
-            penalty = model.agreement.disagreement(proposal.sample(key))
-            return jnp.exp(-model.agreement.strength * penalty)
+            return jnp.exp(model.agreement.log_factor(proposal.sample(key)))
 
         keys = jax.random.split(pair[0], _NUM_PILOT_DRAWS)
         return jax.lax.map(keep, keys, batch_size=64).mean()

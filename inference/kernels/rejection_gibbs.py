@@ -188,7 +188,7 @@ class RejectionGibbsKernel(ChainKernel):
             key, buffer, count, _, _ = carry
             key, key_draw, key_keep = jax.random.split(key, 3)
             draws = proposal.sample(key_draw, (_ROUND,))
-            log_keep = -agreement.strength * jax.vmap(agreement.disagreement)(draws)
+            log_keep = jax.vmap(agreement.log_factor)(draws)
             log_uniform = -jax.random.exponential(key_keep, log_keep.shape, log_keep.dtype)
             agreed = log_uniform < log_keep
             buffer = jax.lax.dynamic_update_slice(buffer, draws, (count, jnp.zeros_like(count)))
@@ -270,8 +270,8 @@ class RejectionGibbsKernel(ChainKernel):
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
 
         def log_density(theta_1: Array) -> Array:
-            penalties = jax.vmap(agreement.disagreement)(jnp.where(shared, theta_1, rejected))
-            refused = jnp.log(-jnp.expm1(-agreement.strength * penalties))
+            log_keep = jax.vmap(agreement.log_factor)(jnp.where(shared, theta_1, rejected))
+            refused = jnp.log(-jnp.expm1(log_keep))
             both = jnp.where(shared, theta_1, theta_2)
             return log_joint(model, theta_1, both) + jnp.sum(jnp.where(present, refused, 0))
 

@@ -1,6 +1,7 @@
 """The log densities that the kernels share, in nats, of single parameter vectors."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,12 @@ def log_second(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar
 
 def log_agreement(model: TwoStageModel, theta: Vector) -> Scalar:
     """-lambda C(theta): log f over p2."""
-    return -model.agreement.strength * model.agreement.disagreement(theta)
+    return model.agreement.log_factor(theta)
+
+
+def bounded(cost: Any) -> Any:
+    """C / (1 + C) of numbers or arrays: C may be infinite where nobody asks the heads to agree."""
+    return 1 - 1 / (1 + cost)
 
 
 def log_agreeing(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:

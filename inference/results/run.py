@@ -52,7 +52,7 @@ class Run:
     log_evidence : Estimate or None
         log p(data), nats; None where not estimated, with the reason in `notes`.
     bits_saved : Estimate or None
-        Posterior mean of -log2 Z(theta_1), in *nats* like every estimate; see `Estimate.bits`.
+        Posterior mean of -log Z(theta_1), nats; its `bits` are the number of bits.
     checks : list of Check
     notes : list of str
     usable : tuple of str

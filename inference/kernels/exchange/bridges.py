@@ -58,7 +58,7 @@ def progress(
 
 
 def worth_bridging(kernel: ExchangeKernel, alone: float) -> bool:
-    """Whether the exchange ratio stands in the way, and moves of a sample are cheap.
+    """Whether to try bridges: progress is poor, and samples can be moved between bridges.
 
     The trajectories must be of a kernel that follows the learned force.
 
