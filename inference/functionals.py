@@ -9,7 +9,7 @@ import numpy as np
 from generative import TwoStageModel
 from inference.answers import answers
 from inference.directions import agreement_directions, whitened_shift
-from inference.moves.density import bounded
+from inference.moves.density import bounded_cost
 
 # Directions that are judged one by one.
 _LEADING = 3
@@ -71,7 +71,7 @@ def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[st
 def _comparable(model: TwoStageModel, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return them with C bounded where it may be infinite: sets of draws are compared by means."""
     anywhere = ["disagreement_theta_1"] + ["disagreement"] * model.agreement.is_absent
-    return {name: bounded(x) if name in anywhere else x for name, x in found.items()}
+    return {name: bounded_cost(x) if name in anywhere else x for name, x in found.items()}
 
 
 def judged(

@@ -19,7 +19,7 @@ from inference.annealing.conditional_smc import annealed_populations
 from inference.annealing.given_data import given_data
 from inference.batches import over_points
 from inference.checks import Check, check_no_shift, mean_and_error
-from inference.moves.density import bounded, log_second
+from inference.moves.density import bounded_cost, log_second
 
 EXCHANGEABLE, FRESH, RENEWED = "exchangeable", "fresh_negatives", "renewed_theta_2"
 # A sweep of 16 particles can leave a quarter of an error that their pilots have in a basin's share.
@@ -238,7 +238,7 @@ def _at_pair(model: TwoStageModel, pair: tuple[Array, Array]) -> dict[str, Array
     theta_1, theta = pair
     cost = model.agreement.disagreement(theta)
     return {
-        "C": bounded(cost) if model.agreement.is_absent else cost,
+        "C": bounded_cost(cost) if model.agreement.is_absent else cost,
         "L": model.log_likelihood(theta),
         "log_p2": log_second(model, theta_1, theta),
     }

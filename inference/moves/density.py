@@ -34,7 +34,7 @@ def log_agreement(model: TwoStageModel, theta: Vector) -> Scalar:
     return model.agreement.log_factor(theta)
 
 
-def bounded(cost: Any) -> Any:
+def bounded_cost(cost: Any) -> Any:
     """C / (1 + C) of numbers or arrays: C may be infinite where nobody asks the heads to agree."""
     return 1 - 1 / (1 + cost)
 
