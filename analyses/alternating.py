@@ -76,7 +76,7 @@ class Alternating(Analysis):
             )
         ]
         for label, key in (
-            ("bits saved at the maximum", "bits_maximum"),
+            ("bits saved where the first start ends", "bits_maximum"),
             ("bits saved where the rule ends", "bits_rule"),
             ("bits saved without Z", "bits_omitted"),
         ):

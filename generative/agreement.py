@@ -240,6 +240,8 @@ class AgreementConditioned(dist.Distribution):
     def _sample_one(self, key: jax.Array, theta_1: Array, cap: int | Array) -> tuple[Array, Array]:
         if self.agreement.closed_form is not None:
             return self.agreement.closed_form.sample(key, theta_1), jnp.ones((), int)
+        if not self.agreement.second_stage.free.any():
+            return theta_1, jnp.ones((), int)  # a point mass, whatever C is there
         return rejection_sample(key, self.agreement, theta_1, cap)
 
 

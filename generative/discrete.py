@@ -163,7 +163,7 @@ class DiscreteTwoStage:
     def program(self) -> None:
         """Make the sample statements of the model, a NumPyro program.
 
-        Observed are `agreed` (1), `labels` and `said`.
+        Condition it on `agreed` = 1, `labels` and `said`.
 
         Raises
         ------

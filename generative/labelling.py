@@ -108,7 +108,7 @@ class LabelledSets:
     Attributes
     ----------
     small : Cases
-        Where both processes gave the same label; they define C.
+        Where both processes gave the same label, before labels are flipped; they define C.
     large : Cases
         The small set, and cases where the complex process corrects the simple one; with the labels
         of its majority they define L.

@@ -65,7 +65,8 @@ class LinearResiduals(eqx.Module):
 
 def _transposed_root(W: np.ndarray, m: int) -> Array:
     if W.shape != (m, m) or not np.allclose(W, W.T):
-        raise InvalidInput("W", f"shape {W.shape}", f"a symmetric matrix of shape {(m, m)}")
+        found = f"shape {W.shape}" if W.shape != (m, m) else "an asymmetric matrix"
+        raise InvalidInput("W", found, f"a symmetric matrix of shape {(m, m)}")
     try:
         return as_jax(np.linalg.cholesky(W).T)
     except np.linalg.LinAlgError:

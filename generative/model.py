@@ -295,7 +295,8 @@ class TwoStageModel(Data):
     def replace(self, **changes: Any) -> "TwoStageModel":
         """Return a copy with some constructor arguments changed.
 
-        Without its `observation` a model has no `data` or `inputs` either.
+        Without its `observation` a model has no `data` or `inputs` either. A power of L, and the
+        layout of data over devices, are not kept.
 
         Raises
         ------

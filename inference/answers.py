@@ -21,7 +21,7 @@ def answers(
     model : TwoStageModel
     theta_2 : array, shape (chain, draw, d)
     max_draws : int
-        Per chain.
+        Per chain, about: fewer than twice as many are kept.
 
     Returns
     -------

@@ -21,7 +21,7 @@ _LARGEST_COUNT = 2**31 - 1
 
 
 def check_backend(model: TwoStageModel, backend: Backend) -> None:
-    """Refuse one chain, which nothing can judge, and more draws than memory holds.
+    """Refuse one chain, which nothing can judge, and more draws than memory or integers hold.
 
     Parameters
     ----------

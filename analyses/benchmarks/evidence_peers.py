@@ -2,28 +2,19 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.ns.utils import finalise, log_weights
-from jax.scipy.special import logsumexp
 from numpyro.infer import MCMC, NUTS
 from scipy.special import logsumexp as numpy_logsumexp
 from scipy.stats import multivariate_normal, norm
 
-from analyses.benchmarks.normalizer_peers import Peer
-from generative import InvalidInput, TwoStageModel, two_stage
+from analyses.benchmarks.peers import Peer, run_dynesty, run_nss
+from generative import TwoStageModel, two_stage
 from generative.problems import Problem
 
-try:
-    import dynesty
-except ModuleNotFoundError:
-    raise InvalidInput("benchmark", "dynesty is not installed", "concord[test]") from None
-
-_NUM_LIVE, _NUM_DELETE = 1000, 100
-_MAX_STEPS = 100_000
 _DYNESTY_SECONDS = 60.0  # ten times too few beyond joint dimension 20
 _BRIDGE_DRAWS, _BRIDGE_ITERATIONS = 4000, 200
 
@@ -42,8 +33,7 @@ def _log_prior(model: TwoStageModel) -> Callable[[jax.Array], jax.Array]:
         theta_1, theta_2 = jnp.split(both, 2)
         first = model.first_stage.around(model.theta_0).log_prob(theta_1)
         second = model.second_stage.around(theta_1).log_prob(theta_2)
-        penalty = model.agreement.strength * model.agreement.disagreement(theta_2)
-        return first + second - penalty - log_z(theta_1)
+        return first + second + model.agreement.log_factor(theta_2) - log_z(theta_1)
 
     return log_prior
 
@@ -60,30 +50,12 @@ def _prior_draws(model: TwoStageModel, key: jax.Array, number: int) -> jax.Array
 def blackjax_nss(problem: Problem, limit: float) -> Peer:
     """BlackJAX nested slice sampling of (theta_1, theta_2)."""
     model = problem.model
-    dimension = 2 * model.dimension
-    algorithm = blackjax.nss(
-        logprior_fn=_log_prior(model),
-        loglikelihood_fn=lambda both: model.log_likelihood(jnp.split(both, 2)[1]),
-        num_delete=_NUM_DELETE,
-        num_inner_steps=2 * dimension,
-    )
-    key, key_start = jax.random.split(jax.random.key(0))
-    state = algorithm.init(_prior_draws(model, key_start, _NUM_LIVE))
-    step = jax.jit(algorithm.step)
-    jax.block_until_ready(step(key, state))
-    dead, start = [], time.perf_counter()
-    for _ in range(_MAX_STEPS):
-        key, key_step = jax.random.split(key)
-        state, info = step(key_step, state)
-        dead.append(info)
-        if float(state.integrator.logZ_live - state.integrator.logZ) < -3:
-            break
-        if time.perf_counter() - start > limit:
-            return Peer(np.nan, np.nan, time.perf_counter() - start, False)
-    seconds = time.perf_counter() - start
-    weights = log_weights(key, finalise(state, dead, update_info=False))
-    values = np.asarray(logsumexp(weights, axis=0))
-    return Peer(abs(values.mean() - _truth(problem)), float(values.std()), seconds, True)
+
+    def log_likelihood(both: jax.Array) -> jax.Array:
+        return model.log_likelihood(jnp.split(both, 2)[1])
+
+    draws = partial(_prior_draws, model)
+    return run_nss(_log_prior(model), log_likelihood, draws, _truth(problem), limit)
 
 
 def dynesty_rslice(problem: Problem, limit: float) -> Peer:
@@ -108,25 +80,8 @@ def dynesty_rslice(problem: Problem, limit: float) -> Peer:
     def log_likelihood(both: np.ndarray) -> float:
         return float(log_l(both[d:]))
 
-    log_likelihood(np.zeros(2 * d))
-    sampler = dynesty.NestedSampler(
-        log_likelihood,
-        transform,
-        2 * d,
-        sample="rslice",
-        nlive=500,
-        rstate=np.random.default_rng(0),
-    )
-    start = time.perf_counter()
-    for _ in sampler.sample(dlogz=0.5):
-        if time.perf_counter() - start > min(limit, _DYNESTY_SECONDS):
-            return Peer(np.nan, np.nan, time.perf_counter() - start, False)
-    for _ in sampler.add_live_points():
-        pass
-    seconds = time.perf_counter() - start
-    results = sampler.results
-    error = abs(results.logz[-1] - _truth(problem))
-    return Peer(error, float(results.logzerr[-1]), seconds, True)
+    limit = min(limit, _DYNESTY_SECONDS)
+    return run_dynesty(transform, log_likelihood, 2 * d, _truth(problem), limit)
 
 
 def nuts_bridge(problem: Problem, limit: float) -> Peer:

@@ -50,7 +50,7 @@ class MaximumAPosteriori(WithNegativeSamples):
     Parameters
     ----------
     num_steps : int
-        After warm-up; records of their second half, 200 in all at most, are averaged.
+        After warm-up. 200 of them at most are recorded, and the second half of these averaged.
     num_starts : int
         Draws from the prior to start from.
     decay : float

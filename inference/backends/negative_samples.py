@@ -1,4 +1,4 @@
-"""What backends share whose negative samples move by Langevin dynamics."""
+"""What is shared by backends whose negative samples move by Langevin dynamics."""
 
 from typing import Any, Literal
 
@@ -37,7 +37,8 @@ class WithNegativeSamples(Backend):
         Negative samples per chain.
     kappa : float
         Speed of the negative samples over that of the chain, at least. Too small: they lag, and the
-        variance of theta_1 grows by about their lag, 1 / kappa times what C is not quadratic in.
+        variance of theta_1 grows by about 1 / kappa times the share of the noise of grad log Z that
+        the estimator leaves: none where C is quadratic.
     num_inner : int, optional
         Steps of each negative sample per step of the chain; by default as many as `kappa` asks
         for, 16 at most. The chain's step is shortened to keep the ratio.

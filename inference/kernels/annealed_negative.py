@@ -1,5 +1,7 @@
 """Negative samples by conditional SMC, which crosses basins whatever separates them."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -31,15 +33,8 @@ class AnnealedNegative(NegativeSampler):
     step_sizes: Float[Array, " t"]
     num_particles: int = eqx.field(static=True, default=16)
 
-    @property
-    def is_exact(self) -> bool:
-        """False."""
-        return False
-
-    @property
-    def moves_each(self) -> int:
-        """Eight."""
-        return 8
+    is_exact: ClassVar[bool] = False
+    moves_each: ClassVar[int] = 8
 
     def __call__(  # noqa: D102
         self,

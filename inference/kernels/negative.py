@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -29,17 +30,17 @@ class NegativeSampler(Data):
     """How a negative sample under theta_1 is made.
 
     As a move from `start` it is reversible with respect to q(. | theta_1).
+
+    Attributes
+    ----------
+    is_exact : bool
+        Whether the draw is exact and independent of `start`.
+    moves_each : int
+        For how many moves one step of it counts.
     """
 
-    @property
-    @abstractmethod
-    def is_exact(self) -> bool:
-        """Whether the draw is exact and independent of `start`."""
-
-    @property
-    def moves_each(self) -> int:
-        """For how many moves one step of it counts."""
-        return 1
+    is_exact: ClassVar[bool]
+    moves_each: ClassVar[int] = 1
 
     def whole(self, num_moves: int) -> int:
         """Round moves up to whole steps, so that twice as many are twice the work."""
@@ -76,10 +77,7 @@ class NegativeSampler(Data):
 class ClosedFormNegative(NegativeSampler):
     """Draw from q(. | theta_1) where it is Gaussian."""
 
-    @property
-    def is_exact(self) -> bool:
-        """True."""
-        return True
+    is_exact: ClassVar[bool] = True
 
     def __call__(  # noqa: D102
         self,
@@ -99,10 +97,7 @@ class ClosedFormNegative(NegativeSampler):
 class ReferenceNegative(NegativeSampler):
     """Draw from the metric's own Gaussian, where that was found to be q(. | theta_1) itself."""
 
-    @property
-    def is_exact(self) -> bool:
-        """True."""
-        return True
+    is_exact: ClassVar[bool] = True
 
     def __call__(  # noqa: D102
         self,
@@ -128,10 +123,7 @@ class RejectionNegative(NegativeSampler):
 
     cap: int = eqx.field(static=True, default=20_000)
 
-    @property
-    def is_exact(self) -> bool:
-        """True."""
-        return True
+    is_exact: ClassVar[bool] = True
 
     def __call__(  # noqa: D102
         self,
@@ -173,10 +165,7 @@ class PersistentNegative(NegativeSampler):
     renews: Bool[Array | np.ndarray, ""] = eqx.field(default_factory=lambda: np.asarray(True))
     always_renews: bool = eqx.field(static=True, default=False)
 
-    @property
-    def is_exact(self) -> bool:
-        """False."""
-        return False
+    is_exact: ClassVar[bool] = False
 
     def made_for(
         self,

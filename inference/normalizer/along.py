@@ -33,7 +33,7 @@ from inference.precision import require_float64
 
 # Annealed draws of q at the first point, before they count.
 _NUM_SETTLING = 4
-# The mean point is where the map is linearised.
+# The middle point is where the map is linearised.
 _CENTRE = 0.5
 
 

@@ -22,8 +22,7 @@ def closed_form(model: TwoStageModel, theta_1: Float[Array | np.ndarray, "batch 
         raise InvalidInput(
             "method",
             "closed_form for a model without one",
-            "importance, gauss_newton, tempered_smc or auto "
-            "(closed_form needs LinearResiduals and a GaussianStage)",
+            "auto, or another method (closed_form needs LinearResiduals and a GaussianStage)",
         )
     value = np.asarray(jax.vmap(log_normalizer)(jnp.asarray(theta_1)), np.float64)
     return Estimate(value, np.zeros_like(value), value, value, "closed_form")

@@ -76,7 +76,8 @@ def log_normalizer(
     target_standard_error : float
         Nats.
     max_evaluations : int
-        Evaluations of C, per rung.
+        Evaluations of C; under `auto` a tenth of it for each of importance and gauss_newton, and
+        all of it for each of tempered_smc and thermodynamic.
 
     Returns
     -------

@@ -4,8 +4,9 @@ import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import logsumexp
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from generative import LinearGaussianAgreement, TwoStageModel
 from inference import prng
@@ -14,12 +15,15 @@ from inference.averages import LARGEST_SPREAD
 from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.gaussians.surrogate import agreement_potential, fit
-from inference.moves.density import log_normalizer_at
+from inference.moves.density import log_agreement, log_normalizer_at
 
 _NUM_POINTS, _NUM_RUNS = 40, 2
 _NUM_FIT_DRAWS, _NUM_FIT_POINTS = 512, 64
-# A fitted coefficient needs a few times more points than it has parameters.
-_COEFFICIENTS = 2
+# Draws at which controls are evaluated, and those of the stand-in that correct it at each.
+_NUM_CONTROLLED, _NUM_CORRECTING = 2000, 256
+_BATCH = 8
+# A point through which the regression all but passes tells nothing of the noise there.
+_LARGEST_LEVERAGE = 0.99
 
 
 def posterior_mean_cost(
@@ -31,9 +35,11 @@ def posterior_mean_cost(
     """Posterior mean of -log Z(theta_1), nats.
 
     Where log Z has a closed form every draw counts. Elsewhere 40 evenly spaced draws get two
-    annealing runs each, and all draws a linear-Gaussian stand-in: regression on the stand-in, a
-    control variate whose mean is known far better, removes what it explains. The mean of
-    log Z-hat is low by half its variance, which the pairs measure, and which is added back.
+    annealing runs each, and up to 2000 draws two controls: log Z of a linear-Gaussian stand-in, and
+    what importance sampling from it, with the same noise everywhere, adds. Regression on them,
+    whose means are known far better, removes what they explain; its error is the jackknife's, since
+    cost is skewed. The mean of log Z-hat is low by half its variance, which the pairs measure, and
+    which is added back.
 
     Parameters
     ----------
@@ -45,15 +51,16 @@ def posterior_mean_cost(
     if exact is not None:
         cost = -_over_draws(Partial(log_normalizer_at, model), theta_1)
         return Estimate(float(cost.mean()), _mcse(cost), method="closed_form")
-    key_fit, key_runs = prng.split(key)
+    key_fit, key_runs, key_noise = prng.split(key, 3)
     flat = theta_2.reshape(-1, model.dimension)
     draws = jnp.asarray(flat[_evenly(len(flat), _NUM_FIT_DRAWS)])
     stand_in = _stand_in(key_fit, model, draws)
-    control = -_over_draws(Partial(type(stand_in).log_normalizer, stand_in), theta_1)
-    flat = theta_1.reshape(-1, model.dimension)
+    stride = -(-theta_1.shape[0] * theta_1.shape[1] // _NUM_CONTROLLED)
+    controls = _controls(key_noise, model, stand_in, theta_1[:, ::stride])
+    flat = theta_1[:, ::stride].reshape(-1, model.dimension)
     chosen = _evenly(len(flat), _NUM_POINTS)
     runs = few_runs(model, flat[chosen], key_runs, _NUM_RUNS)
-    value, error = _regressed(-runs.log_normalizer.mean(axis=1), control.ravel()[chosen], control)
+    value, error = _regressed(-runs.log_normalizer.mean(axis=1), chosen, controls)
     variances = runs.spread**2
     variance = variances.mean()
     error = np.hypot(error, 0.5 * variances.std(ddof=1) / np.sqrt(len(variances)))
@@ -63,7 +70,7 @@ def posterior_mean_cost(
         value - 0.5 * variance,
         float(error),
         method="tempered_smc",
-        num_evaluations=runs.num_evaluations,
+        num_evaluations=runs.num_evaluations + len(flat) * _NUM_CORRECTING,
     )
 
 
@@ -74,20 +81,61 @@ def _stand_in(
     return fit(key, model, agreement_potential(model), draws, _NUM_FIT_POINTS)
 
 
+def _controls(
+    key: jax.Array,
+    model: TwoStageModel,
+    stand_in: LinearGaussianAgreement,
+    theta_1: Float[np.ndarray, "chain draw d"],
+) -> Float[np.ndarray, "chain draw k"]:
+    """Return -log Z of the stand-in, and what importance sampling from it adds, nats.
+
+    A correction is left out where no draw of the stand-in agrees.
+    """
+    shape = (_NUM_CORRECTING, stand_in.num_normals)
+    fluctuations = jax.vmap(stand_in.colour)(jax.random.normal(key, shape, stand_in.dtype))
+    flat = theta_1.reshape(-1, theta_1.shape[-1])
+    found = over_points(Partial(_controls_at, model, stand_in, fluctuations), flat, _BATCH)
+    values = np.asarray(found, np.float64).reshape(*theta_1.shape[:2], -1)
+    return values[..., np.isfinite(values).all(axis=(0, 1))]
+
+
+def _controls_at(
+    model: TwoStageModel,
+    stand_in: LinearGaussianAgreement,
+    fluctuations: Float[Array, "n d"],
+    theta_1: Float[Array, " d"],
+) -> Float[Array, " k"]:
+    draws = stand_in.mean(theta_1) + fluctuations
+
+    def log_weight(theta: Array) -> Array:
+        return stand_in.potential(theta) + log_agreement(model, theta)
+
+    added = logsumexp(jax.vmap(log_weight)(draws)) - jnp.log(len(draws))
+    return -jnp.stack([stand_in.log_normalizer(theta_1), added])
+
+
 def _regressed(
     cost: Float[np.ndarray, " point"],
-    control_at_points: Float[np.ndarray, " point"],
-    control: Float[np.ndarray, "chain draw"],
+    chosen: Int[np.ndarray, " point"],
+    controls: Float[np.ndarray, "chain draw k"],
 ) -> tuple[float, float]:
-    """Mean cost by regression on a control whose mean over all draws is known, and its error."""
-    slope = 0.0
-    if np.ptp(control_at_points) > 0:
-        slope = float(np.polyfit(control_at_points, cost, 1)[0])
-    residual = cost - slope * control_at_points
-    scatter = np.sum((residual - residual.mean()) ** 2) / max(len(cost) - _COEFFICIENTS, 1)
-    effective = min(len(cost), _ess(control))
-    error = np.hypot(np.sqrt(scatter / effective), slope * _mcse(control))
-    return float(residual.mean() + slope * control.mean()), float(error)
+    """Mean cost by regression on controls whose means over all draws are known, and its error.
+
+    Weights of points that the regression gives to the mean, and residuals over 1 - leverage: the
+    jackknife, J. G. MacKinnon and H. White, J. Econometrics 29 (1985),
+    doi:10.1016/0304-4076(85)90158-7.
+    """
+    flat = controls.reshape(-1, controls.shape[-1])
+    centre = flat.mean(axis=0)
+    rows = np.column_stack([np.ones(len(chosen)), flat[chosen] - centre])
+    solve = np.linalg.pinv(rows)
+    coefficients = solve @ cost
+    leverage = np.minimum(np.einsum("ij,ji->i", rows, solve), _LARGEST_LEVERAGE)
+    influence = solve[0] * (cost - rows @ coefficients) / (1 - leverage)
+    explained = (controls - centre) @ coefficients[1:]
+    dependence = max(1.0, len(cost) / _ess(explained))
+    error = np.hypot(np.linalg.norm(influence) * dependence**0.5, _mcse(explained))
+    return float(coefficients[0]), float(error)
 
 
 def _over_draws(

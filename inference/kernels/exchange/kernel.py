@@ -16,7 +16,7 @@ from inference.kernels.exchange.warmup import untuned
 from inference.kernels.negative import NegativeSampler, PersistentNegative
 from inference.moves import step_size as step_sizes
 from inference.moves.chain_kernel import ChainKernel
-from inference.moves.density import log_agreeing, log_joint, share
+from inference.moves.density import log_agreeing, log_joint
 from inference.moves.reference_hmc import reference_hmc
 from inference.moves.step_size import StepSize
 
@@ -76,8 +76,6 @@ class ExchangeKernel(ChainKernel):
         Leapfrog steps of one move of theta_2, at most.
     target_acceptance : float
         Of the exchange move.
-    transport : bool
-        False makes the plain exchange, T = identity, for comparison.
     omit_normalizer : bool
         True leaves out -log Z(theta_1), a labelled mistake: the negative control of every check.
     mover : NegativeSampler, optional
@@ -89,7 +87,6 @@ class ExchangeKernel(ChainKernel):
     num_moves: int = eqx.field(static=True)
     max_num_steps: int = eqx.field(static=True)
     target_acceptance: float = eqx.field(static=True)
-    transport: bool = eqx.field(static=True)
     omit_normalizer: bool = eqx.field(static=True)
     mover: NegativeSampler | None
 
@@ -100,7 +97,6 @@ class ExchangeKernel(ChainKernel):
         num_moves: int = 4,
         max_num_steps: int = 32,
         target_acceptance: float = 0.5,
-        transport: bool = True,
         omit_normalizer: bool = False,
         mover: NegativeSampler | None = None,
     ):
@@ -109,7 +105,6 @@ class ExchangeKernel(ChainKernel):
         self.num_moves = num_moves
         self.max_num_steps = max_num_steps
         self.target_acceptance = target_acceptance
-        self.transport = transport
         self.omit_normalizer = omit_normalizer
         self.mover = mover
 
@@ -204,9 +199,7 @@ class ExchangeKernel(ChainKernel):
 
     def _carry(self, w: Array, source: _Place, target: _Place) -> Array:
         """Carry w from q(. | source) towards q(. | target); its inverse swaps the two."""
-        if self.transport:
-            return w + (target.centre - source.centre)
-        return share(self.model, target.theta_1, w)
+        return w + (target.centre - source.centre)
 
     def _settle(self, key: jax.Array, state: ExchangeState, proposal: Proposal) -> ExchangeState:
         """Accept or reject a proposal by the exchange ratio, and renew the negative sample.
@@ -294,9 +287,9 @@ class ExchangeKernel(ChainKernel):
         key_move = jax.random.fold_in(key, index)
         settings = (tuning, path.at.theta_1, path.w, num_moves)
         w, rate, found = moved_negative(key_move, self.model, sampler, *settings)
-        share_left = ((index + 1) / bridges).astype(theta_1.dtype)
+        share_done = ((index + 1) / bridges).astype(theta_1.dtype)
         proposed = offer.proposal.theta_1
-        between = proposed + share_left * (theta_1 - proposed)
+        between = proposed + share_done * (theta_1 - proposed)
         target = self._place(tuning, jnp.where(is_last, theta_1, between))  # to the last bit
         carried = self._carry(w, path.at, target)
         weight = log_agreeing(self.model, target.theta_1, carried)

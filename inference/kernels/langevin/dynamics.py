@@ -60,8 +60,8 @@ class LangevinTuning(NamedTuple):
         Sigma times the precision is unstable.
     num_inner : int array
         Steps of each negative sample per step of theta_1 and theta_2. Too few: w lags behind
-        theta_1, whose variance grows by about step_size / (step_negative num_inner) of the share
-        of the noise that the estimator leaves.
+        theta_1, whose variance grows by about step_size / (step_negative num_inner) times the
+        share of the noise that the estimator leaves.
     """
 
     metric: Metric

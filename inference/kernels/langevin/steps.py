@@ -41,7 +41,7 @@ Estimator = Literal["control", "score"]
 
 
 class Langevin(Data):
-    """A pair of pure functions, `init` and `step`, for one chain.
+    """Langevin dynamics of one chain and its negative samples, as pure functions.
 
     Parameters
     ----------
