@@ -81,6 +81,10 @@ def test_populations_that_approach_their_law_show(seed):
     approaching = found._replace(means=found.means + 0.6)
     assert not approaching.lag.passed, approaching.lag.message
     assert found._replace(means=found.means + 10).lags_beyond_doubt
+    # A quarter of the way, by moves that leave three quarters of it.
+    slow = found._replace(means=found.means + 0.25, memory=np.full_like(found.memory, 0.75))
+    assert not slow.lag.passed, slow.lag.message
+    assert slow._replace(memory=found.memory).lag.passed
     assert not found.lags_beyond_doubt
     # Runs that differ too much for an average are few, and must be allowed to grow.
     differing = found._replace(log_evidence=found.log_evidence + 2 * np.arange(8))

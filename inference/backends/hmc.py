@@ -18,6 +18,7 @@ from inference.doubling import compare
 from inference.estimate import Evidence
 from inference.evidence.beside_chains import NOT_ASKED_FOR, evidence_beside
 from inference.evidence.population import Recipe
+from inference.evidence.prior import MOVES_TO_FORGET
 from inference.functionals import functionals
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.kernel import ExchangeKernel
@@ -131,8 +132,9 @@ class HMC(Sampler):
             return NOT_ASKED_FOR
         sampler, num_moves = draws.negative, draws.tuning.get("num_moves", self.num_moves)
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
-            sampler, _ = choose(model, *self._settings)
-            num_moves = self.num_moves or MOST  # in which it was seen to forget
+            moves = self.num_moves or MOVES_TO_FORGET
+            sampler, _ = choose(model, *self._settings[:-1], moves)
+            num_moves = self.num_moves
         if draws.doubling is not None and draws.doubling.check.passed:
             num_moves = draws.doubling.num_moves  # half as many, which gave the same draws
         recipe = Recipe(model, sampler, self.max_num_steps)

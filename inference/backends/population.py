@@ -17,6 +17,7 @@ from inference.doubling import Doubling, compare
 from inference.evidence.pilot import num_moves_needed
 from inference.evidence.population import Recipe
 from inference.evidence.prior import (
+    MOVES_TO_FORGET,
     NUM_SWEEPS,
     Effort,
     PriorSampler,
@@ -33,7 +34,6 @@ from inference.results.draws import Draws
 from inference.running.progress import SILENT, Monitor
 
 NEGATIVES = "negative_samples"
-_FEWEST_MOVES = 8
 _MOST_SWEEPS = 4  # conditional sweeps per sample, unless doubling finds that they are too few
 
 
@@ -90,7 +90,7 @@ class PopulationBackend(Sampler):
 
     def draw(self, model: TwoStageModel, key: jax.Array, monitor: Monitor = SILENT) -> Draws:
         """Draw from the posterior; see :func:`inference.infer`."""
-        moves = self.num_moves or _FEWEST_MOVES
+        moves = self.num_moves or MOVES_TO_FORGET
         settings = (self.negative, self.rejection_cap, self.max_num_steps, moves)
         sampler, note = choose(model, *settings)
         is_provisional = self.negative == "auto" and isinstance(sampler, RejectionNegative)
@@ -143,7 +143,7 @@ class PopulationBackend(Sampler):
         Where doubling follows it is half of that.
         """
         sampler = prior.recipe.negative
-        moves = sampler.whole(self.num_moves or _FEWEST_MOVES)
+        moves = sampler.whole(self.num_moves or MOVES_TO_FORGET)
         effort = Effort(moves, self.num_annealed, NUM_SWEEPS)
         if self.num_moves is not None or prior.is_exact:
             return effort

@@ -19,6 +19,7 @@ from inference.estimate import Estimate, Evidence
 from inference.evidence.pilot import num_moves_needed, plan
 from inference.evidence.population import Recipe, described
 from inference.evidence.prior import (
+    MOVES_TO_FORGET,
     NUM_SWEEPS,
     Effort,
     RejectionCapped,
@@ -28,7 +29,7 @@ from inference.evidence.prior import (
 from inference.evidence.tempered import run
 from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
-from inference.kernels.exchange.lag import FEWEST, MOST
+from inference.kernels.exchange.lag import FEWEST
 from inference.kernels.negative_choice import choose, without_rejection
 from inference.running.progress import Monitor
 
@@ -79,7 +80,8 @@ def evidence_beside(
         found, note = _populations(recipe, *effort)
     except RejectionCapped:
         why = "rejection hit its cap there"
-        sampler, why = without_rejection(model, recipe.max_num_steps, num_moves or MOST, why)
+        moves = num_moves or MOVES_TO_FORGET
+        sampler, why = without_rejection(model, recipe.max_num_steps, moves, why)
         recipe = replace(recipe, negative=sampler)
         found, note = _populations(recipe, *effort)
         note += f"; {why}"
@@ -128,7 +130,7 @@ def evidence_beside_any(
         return NOT_ASKED_FOR
     if model.dimension > _LARGEST:
         return _none(f"populations are for up to {_LARGEST} parameters")
-    sampler, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOST)
+    sampler, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOVES_TO_FORGET)
     recipe = Recipe(model, sampler, _MAX_NUM_STEPS)
     return evidence_beside(recipe, values, key, num_particles, num_moves, monitor)
 

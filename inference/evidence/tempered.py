@@ -28,7 +28,7 @@ from inference.devices import shard
 from inference.evidence.pilot import PowerStage
 from inference.evidence.population import Particles, Recipe, SweepInfo, renewed, sweep
 from inference.evidence.prior import NUM_EACH, Effort, PriorSampler
-from inference.evidence.tempered_runs import Reweighting, TemperedRuns
+from inference.evidence.tempered_runs import TemperedRuns, Transition
 from inference.kernels.exchange.state import Tuning
 from inference.running.progress import SILENT, Monitor
 
@@ -74,7 +74,7 @@ def run(
     section, zero = monitor.section("powers"), np.zeros(0)
     if section.count:
         moved = [zero] * section.count
-        of_each = (Reweighting(zero, zero), SweepInfo(zero, zero, zero))
+        of_each = (Transition(zero, zero, zero), SweepInfo(zero, zero, zero))
         template = (particles, [zero, *moved], *([x] * len(moved) for x in of_each))
         particles, means, steps, infos = section.restore(template)
 
@@ -84,6 +84,7 @@ def run(
             np.array([stage.power for stage in stages[: len(means)]]),
             np.stack([np.asarray(x) for x in means], axis=1),
             np.stack([np.asarray(x) for x in (means[0], *(step.mean for step in steps))], axis=1),
+            np.stack([np.asarray(step.memory) for step in steps], axis=1),
             particles,
             np.array([float(info.acceptance_rate) for info in infos]),
             int(sum(int(info.num_failed) for info in infos)),
@@ -172,7 +173,7 @@ def advance(
     new: Float[np.ndarray, ""],
     num_moves: Int[np.ndarray, ""],
     num_sweeps: Int[np.ndarray, ""],
-) -> tuple[Particles, Reweighting, SweepInfo]:
+) -> tuple[Particles, Transition, SweepInfo]:
     """Reweight and resample each run's population, and move all of them.
 
     Where the power stays as it is, resampling changes nothing. Leading axes of the particles:
@@ -205,7 +206,7 @@ def _advance(
     new: Float[Array, ""],
     num_moves: Int[Array, ""],
     num_sweeps: Int[Array, ""],
-) -> tuple[Particles, Reweighting, SweepInfo]:
+) -> tuple[Particles, Transition, SweepInfo]:
     num_runs, num_particles = particles.log_likelihood.shape
 
     def resample(key: jax.Array, particles: Particles) -> tuple[Particles, Array]:
@@ -217,8 +218,16 @@ def _advance(
 
     key_resample, key_move = jax.random.split(key)
     particles, increment = jax.vmap(resample)(jax.random.split(key_resample, num_runs), particles)
-    step = Reweighting(increment, particles.log_likelihood.mean(axis=1))
+    before = particles.log_likelihood
     # One axis of particles compiles to less than two.
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), particles)
     flat, info = sweep(key_move, recipe, flat, tuning, new, num_moves, num_sweeps)
-    return by_run(flat, num_runs), step, info
+    moved = by_run(flat, num_runs)
+    memory = jax.vmap(_slope)(before, moved.log_likelihood)
+    return moved, Transition(increment, before.mean(axis=1), memory), info
+
+
+def _slope(x: Float[Array, " n"], y: Float[Array, " n"]) -> Float[Array, ""]:
+    """Of the regression of y on x; NaN where x is constant or infinite."""
+    centred = x - x.mean()
+    return jnp.sum(centred * y) / jnp.sum(centred**2)

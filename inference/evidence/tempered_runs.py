@@ -15,12 +15,14 @@ from inference.evidence.population import Particles
 
 LAG = "lag"
 _ROUNDING = 1e-9
+# Moves that leave more of a deviation than this are taken to leave so much.
+_MOST_MEMORY = 0.99
 # Standard errors.
 _BEYOND_DOUBT = 15.0
 
 
-class Reweighting(NamedTuple):
-    """What it did to each run's population.
+class Transition(NamedTuple):
+    """What reweighting to a power, and moves at it, did to each run's population.
 
     Attributes
     ----------
@@ -28,10 +30,13 @@ class Reweighting(NamedTuple):
         Of the evidence, nats.
     mean : array, shape (run,)
         Of L, nats, before the particles move.
+    memory : array, shape (run,)
+        Share of a deviation of L that the moves leave: its regression over particles.
     """
 
     log_increment: Float[Array | np.ndarray, " run"]
     mean: Float[Array | np.ndarray, " run"]
+    memory: Float[Array | np.ndarray, " run"]
 
 
 class TemperedRuns(NamedTuple):
@@ -45,6 +50,8 @@ class TemperedRuns(NamedTuple):
         From 0.
     means, before : arrays, shape (run, power)
         Of L, nats: after the moves at each power, and before them, when reweighting is done.
+    memory : array, shape (run, power - 1)
+        See :class:`Transition`.
     particles : Particles
         At the last power; leading axes (run, particle).
     acceptance_rate : array, shape (power - 1,)
@@ -61,6 +68,7 @@ class TemperedRuns(NamedTuple):
     powers: Float[np.ndarray, " power"]
     means: Float[np.ndarray, "run power"]
     before: Float[np.ndarray, "run power"]
+    memory: Float[np.ndarray, "run stage"]
     particles: Particles
     acceptance_rate: Float[np.ndarray, " stage"]
     num_failed: int
@@ -79,9 +87,10 @@ class TemperedRuns(NamedTuple):
 
         A population that has a power's law keeps the mean of L when it moves. One that lags behind
         approaches that law with every move, always from the same side, so that its runs agree on
-        an evidence that is too small. What is summed over powers is what the approach is worth,
-        and counts beside the error that the evidence has anyway: runs that differ are few, and need
-        not lag. Particles that do not move approach nothing, and are not seen here.
+        an evidence that is too small. Moves that leave a share r of a deviation approach by 1 - r
+        of it, so that r / (1 - r) times the approach is what they leave. The larger of both is
+        summed over powers, and counts beside the error that the evidence has anyway: runs that
+        differ are few, and need not lag. Particles that hardly move approach nothing that is seen.
         """
         if np.isinf(self.spread):
             return Check(LAG, True, "a run without evidence tells nothing of lag", "both")
@@ -89,7 +98,7 @@ class TemperedRuns(NamedTuple):
         return check_no_shift(
             LAG,
             {"mean of L": (mean, error, 1.0)},
-            f"moves alone change L by {mean:.2g} nats along the path",
+            f"populations are {mean:.2g} nats behind along the path, by what moves change of L",
             len(self.means) - 1,
             about="both",
             unit="nats",
@@ -105,8 +114,10 @@ class TemperedRuns(NamedTuple):
 
     @property
     def _approach(self) -> tuple[float, float]:
-        """What moves alone change of L along the path, nats, and its standard error."""
-        approach = (self.means[:, 1:] - self.before[:, 1:]) @ np.diff(self.powers)
+        """What moves approach, or leave, along the path, nats, and its standard error."""
+        left = np.clip(np.nan_to_num(self.memory.mean(axis=0)), 0, _MOST_MEMORY)
+        worth = np.diff(self.powers) * np.maximum(1, left / (1 - left))
+        approach = (self.means[:, 1:] - self.before[:, 1:]) @ worth
         spread = np.hypot(approach.std(ddof=1), self.spread)
         rounding = _ROUNDING * (1 + np.abs(self.means[:, 1:]).max())  # of a constant L
         error = np.hypot(spread / np.sqrt(len(approach)), rounding)
