@@ -4,12 +4,13 @@ A network's parameters have symmetries that its functions do not; convergence is
 on what a draw *does*.
 """
 
+from typing import Any
+
 import numpy as np
 
 from generative import TwoStageModel
 from inference.answers import answers
 from inference.directions import agreement_directions, whitened_shift
-from inference.moves.density import bounded_cost
 
 # Directions that are judged one by one.
 _LEADING = 3
@@ -66,6 +67,11 @@ def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[st
         f"theta_1_along_{i + 1}": along[..., i] for i in range(min(_LEADING, along.shape[-1]))
     }
     return leading | {"theta_1_projected": np.sum(along**2, axis=-1)}
+
+
+def bounded_cost(cost: Any) -> Any:
+    """C / (1 + C) of numbers or arrays: C may be infinite where nobody asks the heads to agree."""
+    return 1 - 1 / (1 + cost)
 
 
 def _comparable(model: TwoStageModel, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

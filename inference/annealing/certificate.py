@@ -19,7 +19,8 @@ from inference.annealing.conditional_smc import annealed_populations
 from inference.annealing.given_data import given_data
 from inference.batches import over_points
 from inference.checks import Check, check_no_shift, mean_and_error
-from inference.moves.density import bounded_cost, log_second
+from inference.functionals import bounded_cost
+from inference.moves.density import log_second
 
 EXCHANGEABLE, FRESH, RENEWED = "exchangeable", "fresh_negatives", "renewed_theta_2"
 # A sweep of 16 particles can leave a quarter of an error that their pilots have in a basin's share.

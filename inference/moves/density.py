@@ -1,7 +1,6 @@
 """The log densities that the kernels share, in nats, of single parameter vectors."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +31,6 @@ def log_second(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar
 def log_agreement(model: TwoStageModel, theta: Vector) -> Scalar:
     """-lambda C(theta): log f over p2."""
     return model.agreement.log_factor(theta)
-
-
-def bounded_cost(cost: Any) -> Any:
-    """C / (1 + C) of numbers or arrays: C may be infinite where nobody asks the heads to agree."""
-    return 1 - 1 / (1 + cost)
 
 
 def log_agreeing(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
