@@ -119,7 +119,7 @@ def measured(shares, questions):
     return xr.DataTree(xr.Dataset(values, coords=coords))
 
 
-@pytest.mark.parametrize(("questions", "number"), [(0.05, 5), (0.2, 10)])
+@pytest.mark.parametrize(("questions", "number"), [(0.05, 5), (0.18, 10)])
 def test_label_errors_say_what_tips(questions, number):
     predictable = [(0.2, 0.6, 0.2), (0.05, 0.35, 0.6), (0.0, 0.1, 0.9)]
     shares = {"no errors": (0.2, 0.7, 0.1)}
