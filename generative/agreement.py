@@ -125,9 +125,7 @@ class Agreement(Data):
     @property
     def log_normalizer(self) -> Callable[[Array], Array] | None:
         """Log Z of one theta_1 in nats, shape (d,) -> (), where it has a closed form; else None."""
-        if self.is_absent:
-            return lambda theta_1: jnp.zeros((), theta_1.dtype)
-        if not self.second_stage.free.any():
+        if self.is_absent or not self.second_stage.free.any():
             return self.log_factor
         return None if self.closed_form is None else self.closed_form.log_normalizer
 

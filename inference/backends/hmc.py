@@ -104,7 +104,7 @@ class HMC(Sampler):
         """Draw from the posterior; see :func:`inference.infer`."""
         if self.kernel == "nuts" or (self.kernel == "auto" and model.agreement.is_tractable):
             return self._draw_nuts(model, key, monitor)
-        sampler, note = choose(model, *self._settings, for_chains=True)
+        sampler, note = choose(model, *self._settings(MOST), for_chains=True)
         draws = self._draw_exchange(model, sampler, key, monitor)
         failed = draws.exhausted and isinstance(sampler, RejectionNegative)
         if failed and self.negative == "auto":
@@ -132,8 +132,7 @@ class HMC(Sampler):
             return NOT_ASKED_FOR
         sampler, num_moves = draws.negative, draws.tuning.get("num_moves", self.num_moves)
         if sampler is None or sampler.is_exact:  # what a few chains afford, a population may not
-            moves = self.num_moves or MOVES_TO_FORGET
-            sampler, _ = choose(model, *self._settings[:-1], moves)
+            sampler, _ = choose(model, *self._settings(MOVES_TO_FORGET))
             num_moves = self.num_moves
         if draws.doubling is not None and draws.doubling.check.passed:
             num_moves = draws.doubling.num_moves  # half as many, which gave the same draws
@@ -141,10 +140,9 @@ class HMC(Sampler):
         effort = (self.evidence_particles, num_moves, monitor)
         return evidence_beside(recipe, draws.values, key, *effort)
 
-    @property
-    def _settings(self) -> tuple[NegativeChoice, int, int, int]:
-        """What the choice of negative samples depends on."""
-        moves = self.num_moves or MOST
+    def _settings(self, moves: int) -> tuple[NegativeChoice, int, int, int]:
+        """What the choice of negative samples depends on; in so many moves, or those given."""
+        moves = self.num_moves or moves
         return self.negative, self.rejection_cap, self.max_num_steps, moves
 
     def _draw_nuts(self, model: TwoStageModel, key: jax.Array, monitor: Monitor) -> Draws:

@@ -2,7 +2,6 @@
 
 from abc import abstractmethod
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar
 
 import equinox as eqx
@@ -15,7 +14,7 @@ from generative import LinearGaussianAgreement, TwoStageModel
 from generative.agreement import rejection_sample
 from generative.parts import Data
 from inference.kernels.library import Library
-from inference.moves.density import log_agreeing, log_agreement
+from inference.moves.density import log_agreeing
 from inference.moves.independence import independence_step
 from inference.moves.reference_hmc import reference_hmc
 
@@ -259,7 +258,7 @@ def _offered_fresh(
     """Propose a draw of p2(. | theta_1), or not: a branch, where all chains share the answer."""
 
     def offered(w: Array) -> Array:
-        return independence_step(key, model, theta_1, w, partial(log_agreement, model))
+        return independence_step(key, model, theta_1, w, model.agreement.log_factor)
 
     return jax.lax.cond(is_offered, offered, lambda w: w, w)
 
@@ -276,7 +275,8 @@ def _rate_of_fresh(
     def one(x: tuple[jax.Array, Array, Array]) -> Array:
         key, theta_1, w = x
         draws = model.second_stage.around(theta_1).sample(key, (_NUM_FRESH,))
-        gain = jax.vmap(partial(log_agreement, model))(draws) - log_agreement(model, w)
+        log_factor = model.agreement.log_factor
+        gain = jax.vmap(log_factor)(draws) - log_factor(w)
         # A proposal at which C is NaN is refused.
         return jnp.where(jnp.isnan(gain), 0, jnp.exp(jnp.minimum(gain, 0))).mean()
 

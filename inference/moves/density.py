@@ -28,14 +28,9 @@ def log_second(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar
     return model.second_stage.around(theta_1).log_prob(theta_2)
 
 
-def log_agreement(model: TwoStageModel, theta: Vector) -> Scalar:
-    """-lambda C(theta): log f over p2."""
-    return model.agreement.log_factor(theta)
-
-
 def log_agreeing(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:
     """Log f(theta_2 | theta_1) = log p2(theta_2 | theta_1) - lambda C(theta_2)."""
-    return log_second(model, theta_1, theta_2) + log_agreement(model, theta_2)
+    return log_second(model, theta_1, theta_2) + model.agreement.log_factor(theta_2)
 
 
 def log_joint(model: TwoStageModel, theta_1: Vector, theta_2: Vector) -> Scalar:

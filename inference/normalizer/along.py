@@ -25,7 +25,7 @@ from inference.averages import log_of_mean
 from inference.batches import in_flight, over_points
 from inference.estimate import Estimate
 from inference.gaussians.surrogate import flat
-from inference.moves.density import log_agreeing, log_agreement, log_normalizer_at
+from inference.moves.density import log_agreeing, log_normalizer_at
 from inference.moves.independence import independence_step
 from inference.normalizer.gauss_newton import proposal
 from inference.normalizer.log_normalizer import check_disagreement, finite_vector
@@ -162,7 +162,7 @@ def _moved(
 
     def one(key: jax.Array, w: Array) -> tuple[Array, Array]:
         key_fresh, key_move = jax.random.split(key)
-        w = independence_step(key_fresh, model, theta_1, w, partial(log_agreement, model))
+        w = independence_step(key_fresh, model, theta_1, w, model.agreement.log_factor)
         w, info = path.move(key_move, w, jnp.ones(()), step_size)
         return w, info.num_steps + 4
 

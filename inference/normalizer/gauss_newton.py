@@ -21,7 +21,6 @@ from inference.averages import lower_bracket
 from inference.estimate import Estimate
 from inference.gaussians.linearized import attached, detached, linearize_at_mode
 from inference.gaussians.surrogate import agreement_potential, fit, flat
-from inference.moves.density import log_agreement
 from inference.normalizer.dispersed import dispersed_chains
 from inference.normalizer.importance import error_of_mean, is_hopeless, log_sums
 
@@ -136,7 +135,7 @@ def _prepare(
         key_base, key_plain, key_chains = jax.random.split(key, 3)
         base, cost = proposal(key_base, model, theta_1)
         plain = model.second_stage.around(theta_1).sample(key_plain, (_NUM_PLAIN,))
-        penalties = model.agreement.strength * jax.vmap(model.agreement.disagreement)(plain)
+        penalties = -jax.vmap(model.agreement.log_factor)(plain)
         path = Path(model, theta_1, base)
         chains = dispersed_chains(key_chains, path, _NUM_CHAINS)
         ends = _Ends(*(_log_weight(path, chains.draws, share) for share in (0.0, _DEFENSIVE_SHARE)))
@@ -174,7 +173,7 @@ def _log_weight(path: Path, draws: Float[Array, "n d"], share: float) -> Float[A
     def one(theta: Array) -> Array:
         of_gaussian = -path.base.potential(theta) - path.log_base_normalizer
         mixture = jnp.logaddexp(jnp.log1p(-share) + of_gaussian, jnp.log(share))
-        return log_agreement(path.model, theta) - mixture
+        return path.model.agreement.log_factor(theta) - mixture
 
     return jax.vmap(one)(draws)
 

@@ -68,7 +68,7 @@ def _sums(
 
     def one(x: tuple[jax.Array, Array]) -> tuple[Array, Array]:
         draws = model.second_stage.around(x[1]).sample(x[0], (num_draws,))
-        penalties = model.agreement.strength * jax.vmap(model.agreement.disagreement)(draws)
+        penalties = -jax.vmap(model.agreement.log_factor)(draws)
         penalties = penalties.astype(jnp.result_type(float))
         logs = jnp.stack([logsumexp(-penalties), logsumexp(-2 * penalties)])
         return logs, jnp.stack([penalties.sum(), jnp.sum(penalties**2)])

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import TwoStageModel
 from inference.averages import lower_bracket, mean_of_runs
 from inference.estimate import Estimate
-from inference.moves.density import log_agreement, log_second
+from inference.moves.density import log_second
 
 _NUM_RUNS = 8
 # Fewer live points leave the slices' covariance noisy, and fewer slices leave a new point near an
@@ -117,7 +117,7 @@ def _one_run(
         return log_second(model, theta_1, theta(position)) - 0.5 * position[-1] ** 2
 
     def penalty(position: Array) -> Array:
-        return -log_agreement(model, theta(position)).astype(jnp.result_type(float))
+        return -model.agreement.log_factor(theta(position)).astype(jnp.result_type(float))
 
     def log_likelihood(position: Array) -> Array:
         cost, tie = penalty(position), jax.nn.sigmoid(position[-1])

@@ -15,13 +15,13 @@ from inference.averages import LARGEST_SPREAD
 from inference.batches import over_points
 from inference.estimate import Estimate
 from inference.gaussians.surrogate import agreement_potential, fit
-from inference.moves.density import log_agreement, log_normalizer_at
+from inference.moves.density import log_normalizer_at
 
 _NUM_POINTS, _NUM_RUNS = 40, 2
 _NUM_FIT_DRAWS, _NUM_FIT_POINTS = 512, 64
 # Draws at which controls are evaluated, and those of the stand-in that correct it at each.
 _NUM_CONTROLLED, _NUM_CORRECTING = 2000, 256
-_BATCH = 8
+_FEWEST_OF_A_CHAIN = 4
 # A point through which the regression all but passes tells nothing of the noise there.
 _LARGEST_LEVERAGE = 0.99
 
@@ -54,10 +54,12 @@ def posterior_mean_cost(
     key_fit, key_runs, key_noise = prng.split(key, 3)
     flat = theta_2.reshape(-1, model.dimension)
     draws = jnp.asarray(flat[_evenly(len(flat), _NUM_FIT_DRAWS)])
-    stand_in = _stand_in(key_fit, model, draws)
-    stride = -(-theta_1.shape[0] * theta_1.shape[1] // _NUM_CONTROLLED)
-    controls = _controls(key_noise, model, stand_in, theta_1[:, ::stride])
-    flat = theta_1[:, ::stride].reshape(-1, model.dimension)
+    stand_in, fluctuations = _stand_in(key_fit, key_noise, model, draws)
+    kept = _thinned(theta_1)
+    controls = _over_draws(Partial(_controls_at, model, stand_in, fluctuations), kept)
+    # No correction where no draw of the stand-in agrees.
+    controls = controls[..., np.isfinite(controls).all(axis=(0, 1))]
+    flat = kept.reshape(-1, model.dimension)
     chosen = _evenly(len(flat), _NUM_POINTS)
     runs = few_runs(model, flat[chosen], key_runs, _NUM_RUNS)
     value, error = _regressed(-runs.log_normalizer.mean(axis=1), chosen, controls)
@@ -76,27 +78,19 @@ def posterior_mean_cost(
 
 @jax.jit
 def _stand_in(
-    key: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]
-) -> LinearGaussianAgreement:
-    return fit(key, model, agreement_potential(model), draws, _NUM_FIT_POINTS)
+    key: jax.Array, key_noise: jax.Array, model: TwoStageModel, draws: Float[Array, "n d"]
+) -> tuple[LinearGaussianAgreement, Float[Array, "k d"]]:
+    """Fit a stand-in for q, and draw from it around its mean."""
+    stand_in = fit(key, model, agreement_potential(model), draws, _NUM_FIT_POINTS)
+    keys = jax.random.split(key_noise, _NUM_CORRECTING)
+    return stand_in, jax.vmap(stand_in.fluctuation)(keys)
 
 
-def _controls(
-    key: jax.Array,
-    model: TwoStageModel,
-    stand_in: LinearGaussianAgreement,
-    theta_1: Float[np.ndarray, "chain draw d"],
-) -> Float[np.ndarray, "chain draw k"]:
-    """Return -log Z of the stand-in, and what importance sampling from it adds, nats.
-
-    A correction is left out where no draw of the stand-in agrees.
-    """
-    shape = (_NUM_CORRECTING, stand_in.num_normals)
-    fluctuations = jax.vmap(stand_in.colour)(jax.random.normal(key, shape, stand_in.dtype))
-    flat = theta_1.reshape(-1, theta_1.shape[-1])
-    found = over_points(Partial(_controls_at, model, stand_in, fluctuations), flat, _BATCH)
-    values = np.asarray(found, np.float64).reshape(*theta_1.shape[:2], -1)
-    return values[..., np.isfinite(values).all(axis=(0, 1))]
+def _thinned(theta_1: Float[np.ndarray, "chain draw d"]) -> Float[np.ndarray, "chain kept d"]:
+    """Keep the draws at which controls are evaluated; at least four per chain show its memory."""
+    num_chains, num_draws = theta_1.shape[:2]
+    stride = min(-(-num_chains * num_draws // _NUM_CONTROLLED), num_draws // _FEWEST_OF_A_CHAIN)
+    return theta_1[:, :: max(1, stride)]
 
 
 def _controls_at(
@@ -105,10 +99,11 @@ def _controls_at(
     fluctuations: Float[Array, "n d"],
     theta_1: Float[Array, " d"],
 ) -> Float[Array, " k"]:
+    """-log Z of the stand-in, and what importance sampling from it adds, nats."""
     draws = stand_in.mean(theta_1) + fluctuations
 
     def log_weight(theta: Array) -> Array:
-        return stand_in.potential(theta) + log_agreement(model, theta)
+        return stand_in.potential(theta) + model.agreement.log_factor(theta)
 
     added = logsumexp(jax.vmap(log_weight)(draws)) - jnp.log(len(draws))
     return -jnp.stack([stand_in.log_normalizer(theta_1), added])
@@ -139,11 +134,11 @@ def _regressed(
 
 
 def _over_draws(
-    log_normalizer_fn: Partial, theta_1: Float[np.ndarray, "chain draw d"]
-) -> Float[np.ndarray, "chain draw"]:
+    function: Partial, theta_1: Float[np.ndarray, "chain draw d"]
+) -> Float[np.ndarray, "chain draw *of_each"]:
     flat = theta_1.reshape(-1, theta_1.shape[-1])
-    values = over_points(log_normalizer_fn, flat)
-    return np.asarray(values, np.float64).reshape(theta_1.shape[:2])
+    values = np.asarray(over_points(function, flat), np.float64)
+    return values.reshape(*theta_1.shape[:2], *values.shape[1:])
 
 
 def _mcse(x: Float[np.ndarray, "chain draw"]) -> float:

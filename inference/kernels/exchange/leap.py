@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int
 from generative import TwoStageModel
 from inference.kernels.exchange.state import ExchangeState, Tuning
 from inference.kernels.negative import NegativeSampler, PersistentNegative
-from inference.moves.density import log_agreement
 from inference.moves.independence import independence_step, offer
 
 
@@ -34,7 +33,7 @@ def leap(
         return offer(key_accept, model, theta_2, drawn, found)
 
     def log_weight(theta: Array) -> Array:
-        return model.log_likelihood(theta) + log_agreement(model, theta)
+        return model.log_likelihood(theta) + model.agreement.log_factor(theta)
 
     theta_2 = independence_step(key, model, theta_1, theta_2, log_weight)
     if isinstance(negative, PersistentNegative) and negative.library is not None:
