@@ -12,6 +12,7 @@ BENCHMARKS = (
     "calibration",
     "normalizer",
     "evidence",
+    "bracket",
     "sgld",
     "start_up",
     "device",

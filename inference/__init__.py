@@ -9,6 +9,7 @@ from inference.backends.sgld import SGLD
 from inference.backends.smc import TemperedSMC
 from inference.checks import Check
 from inference.estimate import Estimate
+from inference.evidence.bracket import Bracket, bracket_evidence
 from inference.infer import infer
 from inference.normalizer.along import log_normalizer_along
 from inference.normalizer.difference import log_normalizer_difference
@@ -22,6 +23,7 @@ __all__ = [
     "HMC",
     "SGLD",
     "Backend",
+    "Bracket",
     "Check",
     "Estimate",
     "MaximumAPosteriori",
@@ -33,6 +35,7 @@ __all__ = [
     "Sampler",
     "TemperedSMC",
     "bit_ledger",
+    "bracket_evidence",
     "differentiable_log_normalizer",
     "infer",
     "log_normalizer",

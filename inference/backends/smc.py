@@ -18,7 +18,7 @@ from inference.checks import Check, check_divergences
 from inference.evidence.pilot import PowerStage, plan
 from inference.evidence.population import Particles, described
 from inference.evidence.prior import Effort, PriorSampler
-from inference.evidence.tempered import advance, run
+from inference.evidence.tempered import carry, run
 from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
 from inference.results.draws import Draws
@@ -83,7 +83,7 @@ class TemperedSMC(PopulationBackend):
                 found = runs(key_run, size)
         else:
             found = runs(key_run, size)
-        values = self._draws(prior, key_draw, stages[-1], found, effort.num_moves)
+        values = self._draws(prior, key_draw, stages[-1], found, effort)
         pair = (np.asarray(found.particles.theta_1), np.asarray(found.particles.negative))
         checks, unverified = self._negatives(prior, key_fresh, *pair, found.exchangeable)
         draws = Draws(
@@ -114,18 +114,20 @@ class TemperedSMC(PopulationBackend):
         return int(min(largest, self.num_particles * 2 ** np.ceil(np.log2(growth))))
 
     def _draws(
-        self, prior: PriorSampler, key: jax.Array, last: PowerStage, found: TemperedRuns, moves: int
+        self,
+        prior: PriorSampler,
+        key: jax.Array,
+        last: PowerStage,
+        found: TemperedRuns,
+        effort: Effort,
     ) -> dict[str, np.ndarray]:
         """Go on moving the final populations; draws of one particle after another."""
         particles = found.particles
         num_particles = particles.theta_1.shape[1]
-        power = np.asarray(last.power)
-        settings = (power, power, np.asarray(moves), np.asarray(last.num_sweeps))
-        recipe = prior.with_negative(last.negative).recipe
         passes = [self._kept(particles, found.diverging)]
         while len(passes) * num_particles < self.num_draws:
             key_pass = prng.fold_in(key, len(passes))
-            particles, _, info = advance(key_pass, recipe, particles, last.tuning, *settings)
+            particles, _, info = carry(prior, key_pass, particles, last, last, effort)
             passes.append(self._kept(particles, info.diverging.reshape(self.num_runs, -1)))
         chosen = np.linspace(0, len(passes) * num_particles - 1, self.num_draws).astype(int)
 

@@ -11,25 +11,15 @@ import numpy as np
 from jaxtyping import Array
 
 from generative import InvalidInput, TwoStageModel
-from inference import prng
-from inference.annealing.certificate import NUM_FRESH_PARTICLES
 from inference.checks import Check, z_score
 from inference.doubling import compare
 from inference.estimate import Estimate, Evidence
-from inference.evidence.pilot import num_moves_needed, plan
+from inference.evidence.planned import plan_populations
 from inference.evidence.population import Recipe, described
-from inference.evidence.prior import (
-    MOVES_TO_FORGET,
-    NUM_SWEEPS,
-    Effort,
-    RejectionCapped,
-    annealed_prior,
-    prior_sampler,
-)
+from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped
 from inference.evidence.tempered import run
 from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
-from inference.kernels.exchange.lag import FEWEST
 from inference.kernels.negative_choice import choose, without_rejection
 from inference.running.progress import Monitor
 
@@ -173,19 +163,10 @@ def _populations(
     num_moves: int | None,
     monitor: Monitor,
 ) -> tuple[TemperedRuns, str]:
-    key_prior, key_plan, key_run = prng.split(key, 3)
-    prior = prior_sampler(recipe, key_prior)
-    if not prior.holds_at(theta_2):
-        prior = annealed_prior(recipe)
-    whole = prior.recipe.negative.whole
-    effort = Effort(whole(num_moves or FEWEST), NUM_FRESH_PARTICLES, NUM_SWEEPS)
-    if num_moves is None and not prior.is_exact:
-        needed = num_moves_needed(prior, prng.fold_in(key, 3), effort)
-        effort = effort._replace(num_moves=whole(needed))
-    stages = plan(prior, key_plan, effort, monitor)
+    planned = plan_populations(recipe, theta_2, key, num_moves, monitor)
+    prior, stages, effort, key_run = planned
     size = (_NUM_RUNS, num_particles)
     found = run(prior, key_run, stages, *size, effort, monitor, gives_up=True)
     if found.num_failed:
         raise RejectionCapped("negative", f"{found.num_failed} caps hit", "persistent")
-    moves = "" if prior.is_exact else f"; {effort.num_moves} moves per negative sample"
-    return found, prior.note + moves
+    return found, planned.note

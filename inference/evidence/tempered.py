@@ -97,14 +97,8 @@ def run(
             is_looked_at = gives_up and index > 0 and index % _LOOKS_EVERY == 0
             if is_looked_at and found().lags_beyond_doubt:
                 break
-            old, new = stages[index : index + 2]
-            key_stage = prng.fold_in(key, index)
-            settings = (np.asarray(effort.num_moves), np.asarray(new.num_sweeps))
-            powers = (np.asarray(old.power), np.asarray(new.power))
-            recipe = prior.with_negative(new.negative).recipe
-            particles, step, info = advance(
-                key_stage, recipe, particles, new.tuning, *powers, *settings
-            )
+            key_stage, (old, new) = prng.fold_in(key, index), stages[index : index + 2]
+            particles, step, info = carry(prior, key_stage, particles, old, new, effort)
             steps.append(step)
             means.append(np.asarray(particles.log_likelihood).mean(axis=1))
             infos.append(info)
@@ -142,9 +136,8 @@ def settled(
     num_each = math.gcd(num_each, num_particles)  # runs share nothing
     particles = by_run(prior.draw(key_draw, num_runs * num_particles, effort, num_each), num_runs)
     if not prior.is_exact:
-        power, moves = np.asarray(stage.power), np.asarray(effort.num_moves)
-        settings = (stage.tuning, power, power, moves, np.asarray(stage.num_sweeps))
-        particles, _, _ = advance(key_move, prior.recipe, particles, *settings)
+        particles, _, _ = carry(prior, key_move, particles, stage, stage, effort)
+        moves = np.asarray(effort.num_moves)
         particles = renewed(key_renew, prior.recipe, particles, stage.tuning, moves)
     section.save(particles, 1)
     return particles
@@ -162,6 +155,21 @@ def prior_check(prior: PriorSampler, particles: Particles) -> Check | None:
 def by_run(flat: Particles, num_runs: int) -> Particles:
     """Divide a population into runs."""
     return jax.tree.map(lambda x: x.reshape(num_runs, -1, *x.shape[1:]), flat)
+
+
+def carry(
+    prior: PriorSampler,
+    key: jax.Array,
+    particles: Particles,
+    old: PowerStage,
+    new: PowerStage,
+    effort: Effort,
+) -> tuple[Particles, Transition, SweepInfo]:
+    """Take runs from one stage of a plan to another, up or down in power; see :func:`advance`."""
+    recipe = prior.with_negative(new.negative).recipe
+    powers = (np.asarray(old.power), np.asarray(new.power))
+    numbers = (np.asarray(effort.num_moves), np.asarray(new.num_sweeps))
+    return advance(key, recipe, particles, new.tuning, *powers, *numbers)
 
 
 def advance(
@@ -211,7 +219,7 @@ def _advance(
 
     def resample(key: jax.Array, particles: Particles) -> tuple[Particles, Array]:
         log_w = (new - old) * particles.log_likelihood
-        log_w = jnp.where(new > old, log_w, 0)
+        log_w = jnp.where(new == old, 0, log_w)
         increment = logsumexp(log_w) - jnp.log(num_particles)
         chosen = systematic(key, jax.nn.softmax(log_w), num_particles)
         return jax.tree.map(lambda x: x[chosen], particles), increment
