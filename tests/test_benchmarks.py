@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from analyses.benchmarks import device, hard_cases
+from analyses.benchmarks import bracket, device, hard_cases
 from analyses.benchmarks.hard_cases import bounded_row, judge, row, scores, scores_of, settled
 from analyses.processes import NoResult, bounded
 from generative import problems
-from inference import HMC, Estimate, NonFiniteState, Result, Run
+from inference import HMC, Bracket, Estimate, NonFiniteState, Result, Run
 
 MILD = problems.get("linear_gaussian", **hard_cases._MILD)
 
@@ -114,3 +114,36 @@ def test_work_in_a_process_returns_or_says_why_not():
     assert bounded(abs, (-2,), 60.0) == 2
     with pytest.raises(NoResult, match="no result"):
         bounded(abs, ("text",), 60.0)
+
+
+def bounds(lower, upper, error):
+    """Bounds from eight runs each, with about such a standard error."""
+    spread = error * np.linspace(-2, 2, 8)
+    return Bracket(lower + spread, upper + spread)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(-1.5, True), (-1.0, True), (-2.1, True), (-3.5, False), (0.5, False)],
+)
+def test_estimates_inside_of_bounds(value, expected):
+    assert bracket.is_inside(Estimate(value, 0.1), bounds(-2.0, -1.0, 0.05)) == expected
+
+
+def test_the_bracket_is_of_data_that_the_parameters_made(monkeypatch):
+    seen = []
+
+    def instead(model, theta_1, theta_2, key):
+        seen.append((model, np.asarray(theta_1), np.asarray(theta_2)))
+        return bounds(-2.0, -1.0, 0.05)
+
+    monkeypatch.setattr(bracket, "bracket_evidence", instead)
+    monkeypatch.setattr(bracket, "infer", lambda *_, **__: run_of(0))
+    rows = [bracket._rows("jevons", index) for index in (0, 1)]
+    assert [len(x) for x in rows] == [2, 1]
+    assert all(len(row) == len(bracket._HEADER) for found in rows for row in found)
+    (first, theta_1, theta_2), (second, *_) = seen
+    assert first.data.keys() == second.data.keys()
+    assert any(np.any(first.data[name] != second.data[name]) for name in first.data)
+    assert np.isfinite(float(first.log_likelihood(theta_2)))
+    assert not np.array_equal(theta_1, theta_2)
