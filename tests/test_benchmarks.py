@@ -119,31 +119,48 @@ def test_work_in_a_process_returns_or_says_why_not():
 def bounds(lower, upper, error):
     """Bounds from eight runs each, with about such a standard error."""
     spread = error * np.linspace(-2, 2, 8)
-    return Bracket(lower + spread, upper + spread)
+    return Bracket(lower + spread, upper + spread, "a note")
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
-    [(-1.5, True), (-1.0, True), (-2.1, True), (-3.5, False), (0.5, False)],
+    ("value", "error", "upper", "expected"),
+    [
+        (-1.5, 0.1, -1.0, "right"),
+        (-1.0, 0.1, -1.0, "right"),
+        (-2.1, 0.1, -1.0, "right"),
+        (-3.5, 0.1, -1.0, "WRONG"),
+        (0.5, 0.1, -1.0, "WRONG"),
+        (-1.5, np.inf, -1.0, "-"),
+        (-1.5, 0.1, 0.0, "-"),
+        (-9.0, 0.1, 0.0, "-"),
+        (-1.5, 0.1, np.nan, "-"),
+    ],
 )
-def test_estimates_inside_of_bounds(value, expected):
-    assert bracket.is_inside(Estimate(value, 0.1), bounds(-2.0, -1.0, 0.05)) == expected
+def test_estimates_are_held_against_bounds_that_are_near(value, error, upper, expected):
+    assert bracket.judge(Estimate(value, error), bounds(-2.0, upper, 0.05)) == expected
 
 
 def test_the_bracket_is_of_data_that_the_parameters_made(monkeypatch):
-    seen = []
+    seen, made_from, simulate_data = [], [], bracket.simulate_data
 
     def instead(model, theta_1, theta_2, key):
         seen.append((model, np.asarray(theta_1), np.asarray(theta_2)))
         return bounds(-2.0, -1.0, 0.05)
 
+    def recorded(model, key, theta_2):
+        made_from.append((np.asarray(theta_2[0]), made := simulate_data(model, key, theta_2)))
+        return made
+
+    monkeypatch.setattr(bracket, "simulate_data", recorded)
     monkeypatch.setattr(bracket, "bracket_evidence", instead)
     monkeypatch.setattr(bracket, "infer", lambda *_, **__: run_of(0))
     rows = [bracket._rows("jevons", index) for index in (0, 1)]
     assert [len(x) for x in rows] == [2, 1]
     assert all(len(row) == len(bracket._HEADER) for found in rows for row in found)
-    (first, theta_1, theta_2), (second, *_) = seen
-    assert first.data.keys() == second.data.keys()
-    assert any(np.any(first.data[name] != second.data[name]) for name in first.data)
-    assert np.isfinite(float(first.log_likelihood(theta_2)))
-    assert not np.array_equal(theta_1, theta_2)
+    for (model, theta_1, theta_2), (origin, made) in zip(seen, made_from, strict=True):
+        np.testing.assert_array_equal(theta_2, origin)
+        assert not np.array_equal(theta_1, theta_2)
+        for name, values in made.items():
+            np.testing.assert_array_equal(model.data[name], values[0])
+    first, second = (made for _, made in made_from)
+    assert any(np.any(first[name] != second[name]) for name in first)

@@ -14,6 +14,7 @@ from analyses.tables import markdown_table
 from generative import AgreementNotReached, problems
 from generative.problems import Problem, Truth
 from inference import HMC, SGLD, Estimate, NonFiniteState, RejectionGibbs, Run, TemperedSMC, infer
+from inference.checks import mean_and_error
 
 _DEFAULTS = (HMC(), TemperedSMC(), SGLD())
 _WITH_REJECTION = (*_DEFAULTS, RejectionGibbs())  # where its cap of proposals is not hit
@@ -250,9 +251,8 @@ def scores(problem: Problem, values: dict[str, np.ndarray]) -> Scores:
         coordinates = zip(np.moveaxis(draws, -1, 0), mean, variance, strict=True)
         for index, (x, expected, spread) in enumerate(coordinates):
             ess.append(float(np.asarray(az.ess(x))))
-            z.append(abs(x.mean() - expected) / _standard_error(x))
-            square = (x - expected) ** 2 / spread
-            variances[f"{name}[{index}]"] = (float(square.mean() - 1), _standard_error(square))
+            z.append(abs(x.mean() - expected) / mean_and_error(x)[1])
+            variances[f"{name}[{index}]"] = mean_and_error((x - expected) ** 2 / spread - 1)
     return Scores(min(ess), max(z), variances)
 
 
@@ -274,11 +274,6 @@ def _compared(
         spread = np.diag(truth.cov_difference)
         found.append(("difference", theta_2 - theta_1, difference, spread))
     return found
-
-
-def _standard_error(x: np.ndarray) -> float:
-    between = x.mean(axis=1).std(ddof=1) / np.sqrt(len(x))
-    return max(float(np.asarray(az.mcse(x))), float(between))
 
 
 def _percent(error: float, mcse: float) -> str:

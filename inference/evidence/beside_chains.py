@@ -14,20 +14,19 @@ from generative import InvalidInput, TwoStageModel
 from inference.checks import Check, z_score
 from inference.doubling import compare
 from inference.estimate import Estimate, Evidence
-from inference.evidence.planned import plan_populations
+from inference.evidence.planned import default_recipe, plan_populations
 from inference.evidence.population import Recipe, described
 from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped
 from inference.evidence.tempered import run
 from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
-from inference.kernels.negative_choice import choose, without_rejection
+from inference.kernels.negative_choice import without_rejection
 from inference.running.progress import Monitor
 
 POPULATIONS = "populations"
 NOT_ASKED_FOR = Evidence(None, "log evidence: not estimated, as evidence_particles = 0 asks")
 _NUM_RUNS = 8
 _MOST_SD = 4.0
-_REJECTION_CAP, _MAX_NUM_STEPS = 20_000, 32
 # Annealed draws of the prior hold whole paths of particles.
 _LARGEST = 2000
 
@@ -120,8 +119,7 @@ def evidence_beside_any(
         return NOT_ASKED_FOR
     if model.dimension > _LARGEST:
         return _none(f"populations are for up to {_LARGEST} parameters")
-    sampler, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOVES_TO_FORGET)
-    recipe = Recipe(model, sampler, _MAX_NUM_STEPS)
+    recipe = default_recipe(model)
     return evidence_beside(recipe, values, key, num_particles, num_moves, monitor)
 
 

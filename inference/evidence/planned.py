@@ -5,13 +5,24 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from generative import TwoStageModel
 from inference import prng
 from inference.annealing.certificate import NUM_FRESH_PARTICLES
 from inference.evidence.pilot import PowerStage, num_moves_needed, plan
 from inference.evidence.population import Recipe
-from inference.evidence.prior import NUM_SWEEPS, Effort, PriorSampler, annealed_prior, prior_sampler
+from inference.evidence.prior import (
+    MOVES_TO_FORGET,
+    NUM_SWEEPS,
+    Effort,
+    PriorSampler,
+    annealed_prior,
+    prior_sampler,
+)
 from inference.kernels.exchange.lag import FEWEST
+from inference.kernels.negative_choice import choose
 from inference.running.progress import SILENT, Monitor
+
+REJECTION_CAP, MAX_NUM_STEPS = 20_000, 32
 
 
 class Planned(NamedTuple):
@@ -38,6 +49,12 @@ class Planned(NamedTuple):
         return self.prior.note + ("" if self.prior.is_exact else moves)
 
 
+def default_recipe(model: TwoStageModel) -> Recipe:
+    """Moves of populations that nobody has given settings for."""
+    negative, _ = choose(model, "auto", REJECTION_CAP, MAX_NUM_STEPS, MOVES_TO_FORGET)
+    return Recipe(model, negative, MAX_NUM_STEPS)
+
+
 def plan_populations(
     recipe: Recipe,
     theta_2: np.ndarray,
@@ -51,7 +68,7 @@ def plan_populations(
     ----------
     recipe : Recipe
     theta_2 : array, shape (..., d)
-        Posterior draws, at which a Gaussian stand-in for q must be right too.
+        Where a Gaussian stand-in for q must be right too, such as draws of the posterior.
     key : PRNG key
     num_moves : int, optional
         HMC moves per persistent negative sample; by default as many as are found to be needed.
