@@ -33,9 +33,11 @@ def in_flight(number: int, numbers_each: int) -> int:
     return max(i for i in range(1, number + 1) if number % i == 0 and i <= limit)
 
 
-@partial(jax.jit, static_argnums=2)
 def over_points(function: Partial, points: PyTree, batch_size: int | None = None) -> PyTree:
     """Evaluate a function at every point, by a program that other data of equal shape share.
+
+    Batches are filled up to a power of two, unless that would take much memory: a number that is
+    found on the way shares the program of others near it, and no rest is compiled apart.
 
     Parameters
     ----------
@@ -44,8 +46,27 @@ def over_points(function: Partial, points: PyTree, batch_size: int | None = None
     points : pytree
         Leading axis: points.
     batch_size : int, optional
-        Points in flight at a time; one by default.
+        Points in flight at a time, a power of two; one by default.
     """
+    if batch_size is None:
+        return _over_points(function, points, None)
+    leaves = jax.tree.leaves(points)
+    number = len(leaves[0])
+    filled = 1 << (number - 1).bit_length()
+    if sum(x.size for x in leaves) > MAX_NUMBERS:
+        filled = number
+    whole = jax.tree.map(lambda x: _filled(np.asarray(x), filled), points)
+    found = _over_points(function, whole, min(batch_size, filled))
+    return jax.tree.map(lambda x: np.asarray(x)[:number], found)
+
+
+def _filled(values: np.ndarray, number: int) -> np.ndarray:
+    """Repeat the last of the values until there are so many."""
+    return np.concatenate([values, np.repeat(values[-1:], number - len(values), axis=0)])
+
+
+@partial(jax.jit, static_argnums=2)
+def _over_points(function: Partial, points: PyTree, batch_size: int | None) -> PyTree:
     return jax.lax.map(function, points, batch_size=batch_size)
 
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 from generative import problems
 from inference import batches
-from inference.batches import in_threads
+from inference.batches import in_threads, over_points
 from inference.compilations import Compilations
 from inference.evidence.population import Recipe
 from inference.evidence.prior import Effort, annealed_prior
@@ -88,3 +89,21 @@ def test_runs_move_by_numbers_of_their_own(seed):
         for other in range(one):
             same = np.asarray(alike.theta_2[one]) == np.asarray(alike.theta_2[other])
             assert same.mean() < 0.5, (one, other)
+
+
+def test_batches_are_filled_and_share_their_program(monkeypatch):
+    compilations = Compilations()
+    needed = []
+    for number in (3, 513, 700, 1024, 1025):
+        points = (np.arange(float(number)), np.ones((number, 2)))
+        found = over_points(Partial(_sum), points, 256)
+        np.testing.assert_array_equal(found, np.arange(number) + 2)
+        needed.append(compilations.needed)
+    assert np.diff(needed).tolist() == [1, 0, 0, 1]
+    monkeypatch.setattr(batches, "MAX_NUMBERS", 100)  # as if there were no memory for more
+    np.testing.assert_array_equal(over_points(Partial(_sum), points, 256), found)
+    assert compilations.needed == needed[-1] + 1
+
+
+def _sum(point):
+    return point[0] + point[1].sum()

@@ -199,7 +199,7 @@ def _statistics(
     at = np.broadcast_to(theta_1[:, :, None], theta.shape)
     pairs = tuple(x.reshape(-1, x.shape[-1]) for x in (at, theta))
     found = over_points(Partial(_at_pair, model), pairs, _BATCH)
-    return {name: np.asarray(x).reshape(theta.shape[:3]) for name, x in found.items()}
+    return {name: x.reshape(theta.shape[:3]) for name, x in found.items()}
 
 
 def _along(

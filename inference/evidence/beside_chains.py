@@ -16,7 +16,7 @@ from inference.doubling import compare
 from inference.estimate import Estimate, Evidence
 from inference.evidence.planned import default_recipe, plan_populations
 from inference.evidence.population import Recipe, described
-from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped
+from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped, require_found
 from inference.evidence.tempered import run
 from inference.evidence.tempered_runs import TemperedRuns
 from inference.functionals import functionals
@@ -165,6 +165,5 @@ def _populations(
     prior, stages, effort, key_run = planned
     size = (_NUM_RUNS, num_particles)
     found = run(prior, key_run, stages, *size, effort, monitor, gives_up=True)
-    if found.num_failed:
-        raise RejectionCapped("negative", f"{found.num_failed} caps hit", "persistent")
+    require_found(found.num_failed)
     return found, planned.note

@@ -34,7 +34,7 @@ from inference.averages import mean_of_runs
 from inference.estimate import Estimate
 from inference.evidence.planned import MAX_NUM_STEPS, Planned, default_recipe, plan_populations
 from inference.evidence.population import Particles, Recipe, populate
-from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped
+from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped, require_found
 from inference.evidence.tempered import by_run, carry, run
 from inference.kernels.negative_choice import without_rejection
 from inference.running.progress import SILENT, Monitor
@@ -146,8 +146,7 @@ def _both_ways(recipe: Recipe, key: jax.Array, start: Particles, monitor: Monito
         raise InvalidInput("model", found, "one that is nearer to its prior")
     num_runs, num_particles = start.log_likelihood.shape
     forward = run(prior, key_run, stages, num_runs, num_particles, effort, monitor)
-    if forward.num_failed:
-        raise RejectionCapped("negative", f"{forward.num_failed} caps hit", "persistent")
+    require_found(forward.num_failed)
     reverse = reverse_runs(planned, key_reverse, start, monitor)
     return Bracket(forward.log_evidence, reverse, planned.note)
 
@@ -186,8 +185,7 @@ def reverse_runs(
             key_stage = prng.fold_in(key, index)
             settings = (old, new, planned.effort)
             particles, step, info = carry(planned.prior, key_stage, particles, *settings)
-            if int(info.num_failed):
-                raise RejectionCapped("negative", f"{int(info.num_failed)} caps hit", "persistent")
+            require_found(int(info.num_failed))
             log_evidence -= np.asarray(step.log_increment)
             bar.update(1)
     last = (first.power - path[-1].power) * np.asarray(particles.log_likelihood)

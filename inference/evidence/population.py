@@ -12,14 +12,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
 from generative.parts import Data
+from inference.batches import over_points
 from inference.kernels.exchange.hmc import ExchangeHMC
 from inference.kernels.exchange.state import Tuning
 from inference.kernels.negative import NegativeSampler
-from inference.moves.density import describe
+from inference.moves.density import describe_pair
 from inference.moves.step_size import StepSize, averaged, initial, pooled
 
 # Dual averaging is restarted at every power, and never reaches its last iteration.
@@ -252,11 +254,6 @@ def described(
     """Parameters with the statistics of every draw."""
     shape = theta_1.shape[:2]
     pair = tuple(x.reshape(-1, x.shape[-1]) for x in (theta_1, theta_2))
-    statistics = jax.tree.map(np.asarray, _statistics(model, pair))
+    statistics = over_points(Partial(describe_pair, model), pair, _BATCH)
     named = {name: x.reshape(shape) for name, x in statistics.items()}
     return {"theta_1": theta_1, "theta_2": theta_2, **named}
-
-
-@jax.jit
-def _statistics(model: TwoStageModel, pair: tuple[Array, Array]) -> dict[str, Array]:
-    return jax.lax.map(lambda x: describe(model, *x), pair, batch_size=_BATCH)

@@ -44,6 +44,17 @@ class RejectionCapped(InvalidInput):
     """Rejection hit its cap at a draw of the prior."""
 
 
+def require_found(num_failed: int) -> None:
+    """Refuse populations of which rejection lost negative samples.
+
+    Raises
+    ------
+    RejectionCapped
+    """
+    if num_failed:
+        raise RejectionCapped("negative", f"{num_failed} caps hit", "persistent")
+
+
 class Effort(NamedTuple):
     """How much work goes into draws that are not exact; doubling it must change nothing.
 

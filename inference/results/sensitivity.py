@@ -57,7 +57,7 @@ def prior_scores(
     cost, shift = (np.asarray(x, np.float64).reshape(theta_1.shape[:2]) for x in expected)
     own = Partial(TwoStageModel.disagreement, model)
     flat = theta_2.reshape(-1, model.dimension)
-    disagreement = np.asarray(over_points(own, flat, 256))
+    disagreement = over_points(own, flat, 256)
     first = jnp.asarray(theta_1 - np.asarray(model.space.origin))
     second = jnp.asarray(theta_2 - theta_1)
     return {

@@ -111,8 +111,7 @@ def _answer_log_likelihood(model: TwoStageModel, theta_2: np.ndarray) -> dict[st
     flat = theta_2.reshape(-1, theta_2.shape[-1])
     values = over_points(Partial(TwoStageModel.answer_log_likelihood, model), flat, _BATCH)
     return {
-        name: np.asarray(value).reshape(*theta_2.shape[:2], *value.shape[1:])
-        for name, value in values.items()
+        name: value.reshape(*theta_2.shape[:2], *value.shape[1:]) for name, value in values.items()
     }
 
 
