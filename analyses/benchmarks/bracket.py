@@ -16,7 +16,6 @@ _WORLDS = ("jevons", "room", "digits")
 _NUM_DATA_SETS = 3
 _LARGEST_GAP = 1.0  # nats
 _SIGMAS = 4.0
-_NONE = ["-"] * 3
 _HEADER = ["problem", "d", "data", "lower bound", "upper bound", "gap", "SMC", "verdict", "found"]
 _CONTROL = "Z omitted (control, must be WRONG)"
 _NOTE = (
@@ -27,8 +26,9 @@ _NOTE = (
     "bounds the mean error of either; on one data set the upper bound is too small by more than a "
     "nats with a probability of e^-a at most. Moves and the annealed prior are approximate, in "
     "both directions alike.\n\n"
-    "*SMC* is the log evidence of the default run of `TemperedSMC`, with its checks, on the "
-    "first data of each world. It is *right* where the gap is at most a nat and it lies within the bounds or less than "
+    "*SMC* is the log evidence of the default run of `TemperedSMC`, with its checks, on the first "
+    "data of each world. It is *right* where the gap is at most a nat and it lies within the "
+    "bounds or less than "
     "four combined standard errors outside, *WRONG* if further outside, and a gap that is wider, "
     "or an infinite error, tells neither. The forward runs are SMC, too, so that a mode which both "
     "miss shows in the gap. The control leaves Z(theta_1) out of what SMC samples. Nats.\n\n"
@@ -66,7 +66,7 @@ def _rows(name: str, seed: int) -> list[list[str]]:
     shown = [name, str(model.dimension), str(seed)]
     bounds = [_cell(x) for x in (bracket.lower, bracket.upper, bracket.gap)]
     if seed > 0:
-        return [[*shown, *bounds, *_NONE]]
+        return [[*shown, *bounds, *["-"] * 3]]
     control = [*shown[:2], _CONTROL, *["-"] * len(bounds)]
     return [
         [*shown, *bounds, *_smc(model, bracket)],
