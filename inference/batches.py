@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import PyTree
@@ -55,14 +56,16 @@ def over_points(function: Partial, points: PyTree, batch_size: int | None = None
     filled = 1 << (number - 1).bit_length()
     if sum(x.size for x in leaves) > MAX_NUMBERS:
         filled = number
-    whole = jax.tree.map(lambda x: _filled(np.asarray(x), filled), points)
+    whole = jax.tree.map(lambda x: _filled(x, filled), points)
     found = _over_points(function, whole, min(batch_size, filled))
     return jax.tree.map(lambda x: np.asarray(x)[:number], found)
 
 
-def _filled(values: np.ndarray, number: int) -> np.ndarray:
+def _filled(values: Any, number: int) -> Any:
     """Repeat the last of the values until there are so many."""
-    return np.concatenate([values, np.repeat(values[-1:], number - len(values), axis=0)])
+    index = np.minimum(np.arange(number), len(values) - 1)
+    is_key = jnp.issubdtype(values.dtype, jax.dtypes.prng_key)  # of which NumPy holds none
+    return values[index] if is_key else np.asarray(values)[index]
 
 
 @partial(jax.jit, static_argnums=2)

@@ -105,5 +105,11 @@ def test_batches_are_filled_and_share_their_program(monkeypatch):
     assert compilations.needed == needed[-1] + 1
 
 
+def test_keys_are_points_too(seed):
+    keys = jax.random.split(jax.random.key(seed), 3)
+    found = over_points(Partial(jax.random.uniform), keys, 256)
+    np.testing.assert_array_equal(found, jax.vmap(jax.random.uniform)(keys))
+
+
 def _sum(point):
     return point[0] + point[1].sum()
