@@ -249,6 +249,21 @@ def test_likelihood_without_support_on_most_of_the_prior(seed):
         assert abs(estimate.value - np.log(0.1)) < SIGMAS * estimate.standard_error
 
 
+@pytest.mark.parametrize("impossible", [-1e12, -1e30])
+def test_a_large_number_for_impossible_is_a_plateau_too(seed, impossible):
+    """Half of the prior: ties there must not be lost to rounding."""
+    model = TwoStageModel(
+        jnp.zeros(1),
+        GaussianStage(1.0),
+        GaussianStage(0.5),
+        disagreement=lambda theta: 0.0 * theta[0],
+        log_likelihood=lambda theta: jnp.where(theta[0] > 0, 0.0, impossible),
+    )
+    estimate = nested_runs(model, seed, 16).estimate
+    assert estimate.standard_error < 0.03
+    assert abs(estimate.value - np.log(0.5)) < SIGMAS * estimate.standard_error
+
+
 def test_bad_likelihoods_are_refused_before_anything_runs():
     def model(log_likelihood):
         return TwoStageModel(

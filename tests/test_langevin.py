@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from generative import problems
+from generative.parts import Parts
+from inference.backends.schedules import Schedule
 from inference.gaussians.diagonal import DiagonalConditional, DiagonalJoint
+from inference.kernels.langevin.chains import Chains, read_all, step_all
 from inference.kernels.langevin.dynamics import LangevinTuning, Metric
 from inference.kernels.langevin.steps import Langevin
 from inference.moves.noise import standard_normal
 from tests.oracles import linear_langevin
-from tests.statistical import assert_moments, z_limit
+from tests.statistical import assert_moments, moments_z, z_limit
 
 
 def dense(apply, n):
@@ -93,6 +96,38 @@ def test_bias_of_step_and_lag_is_predicted(averaged, score, seed):
     metric = flat_metric(problem.model)
     settings = CLASSICAL | {"averaged": averaged, "score": score}
     assert_moments(drawn(problem, metric, settings, seed), *predicted(problem, metric, settings))
+
+
+class Quarter(Schedule):
+    """A quarter of the step, always."""
+
+    def __call__(self, step):
+        return jnp.full((), 0.25)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_draws_show_the_noise_of_a_step_as_scheduled(forgets, seed):
+    """The control reads draws at the step that warm-up found."""
+    problem = problems.get("linear_gaussian", d=3, m=2, closed_form=False, agreement_strength=8.0)
+    metric, number = flat_metric(problem.model), 64
+    kernel = Langevin(problem.model, averaged=True, estimator="score")
+    tuning = LangevinTuning(metric, *map(jnp.asarray, (4 * CLASSICAL["h"], 0.08, 2)))
+    zeros = jnp.zeros((number, 3))
+    start = jax.vmap(kernel.init)(zeros, zeros, jnp.zeros((number, 2, 3)))
+    keys = jax.random.split(jax.random.key(seed), number)
+    state = Chains(start, keys, jnp.zeros(number, int), jnp.ones(number), tuning)
+    schedule = Parts(Quarter())
+
+    def draw(state, _):
+        step = lambda _, state: step_all(kernel, schedule, state)  # noqa: E731
+        state = jax.lax.fori_loop(0, 10, step, state)
+        shown = read_all(kernel, state._replace(scale=jnp.ones(number)) if forgets else state)
+        return state, jnp.concatenate([shown.theta_1, shown.theta_2], axis=-1)
+
+    _, draws = jax.jit(lambda state: jax.lax.scan(draw, state, None, 2000))(state)
+    draws = np.swapaxes(np.asarray(draws[200:]), 0, 1)
+    scores = moments_z(draws, *predicted(problem, metric, CLASSICAL | {"averaged": True}))
+    assert (np.abs(scores).max() > z_limit(len(scores))) == forgets, np.abs(scores).max()
 
 
 def excess(problem, draws):

@@ -12,10 +12,12 @@ from inference import HMC, SGLD, infer
 from inference.annealing.certificate import FRESH
 from inference.backends import sgld
 from inference.doubling import compare
+from inference.estimate import Estimate, Evidence
 from inference.evidence.beside_langevin import integrate_powers
 from inference.functionals import functionals
 from inference.kernels.langevin import chains
 from inference.kernels.langevin.steps import Langevin
+from inference.results.draws import Draws
 from tests.layouts import run_on_two_devices
 from tests.statistical import chi_square_z, z_limit
 
@@ -131,12 +133,36 @@ def test_power_integration():
     assert found.lower < truth < found.upper
 
 
+@pytest.mark.parametrize("information", [4.0, 100.0])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 8, 12, 13])
+def test_power_integration_knows_its_quadrature(number, information):
+    """L = -information theta^2 / 2 under N(0, 1): steep where powers are few."""
+    rng = np.random.default_rng(number)
+    powers = (np.arange(1, number + 1) / number) ** 5
+    spread = (1 + information * powers) ** -0.5
+    theta = spread[:, None, None] * rng.normal(size=(number, 2, 1000))
+    found = integrate_powers(powers, -0.5 * information * theta**2)
+    assert abs(found.value + 0.5 * np.log1p(information)) < z_limit() * found.standard_error
+    assert np.isfinite(found.standard_error) == (number >= 4)
+
+
 @pytest.mark.slow
 def test_log_evidence(seed):
     problem = problems.get("linear_gaussian", d=3, closed_form=False, agreement_strength=4.0)
     run = infer(problem.model, SGLD(num_warmup=800, max_halvings=0), seed=seed, progress=False)
     found = run.log_evidence
     assert abs(found.value - problem.truth.log_evidence) < z_limit() * found.standard_error < 0.6
+
+
+@pytest.mark.parametrize(("off", "is_given"), [(0.1, True), (5.0, False)])
+def test_an_evidence_that_populations_contradict_is_not_given(monkeypatch, off, is_given):
+    beside = Evidence(Estimate(-3.0, 0.1), "log evidence: by populations")
+    monkeypatch.setattr(sgld, "evidence_beside_any", lambda *_: beside)
+    model = problems.get("linear_gaussian", d=2, closed_form=False).model
+    draws = Draws({}, log_evidence=Estimate(-3.0 + off, 0.1))
+    found = SGLD().log_evidence(model, draws, jax.random.key(0))
+    assert (found.estimate == draws.log_evidence) == is_given
+    assert is_given or found.estimate is None and "not given" in found.how
 
 
 def test_runaway_chains_are_named():

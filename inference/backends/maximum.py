@@ -114,6 +114,7 @@ class MaximumAPosteriori(WithNegativeSamples):
             chains.start(jax.random.split(key_start, self.num_starts), kernel, self.num_negatives),
             jax.random.split(key_chains, self.num_starts),
             jnp.full(self.num_starts, -self.num_warmup),
+            jnp.ones(self.num_starts, model.space.origin.dtype),
             LangevinTuning(self._first_metric(model), *self._steps(model, 1.0, 1.0)),
         )
         offset = _CONSTANT_SHARE * self.num_steps

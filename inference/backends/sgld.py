@@ -16,6 +16,7 @@ from inference.annealing.certificate import check_fresh
 from inference.backends.base import ChainMethod, Sampler
 from inference.backends.negative_samples import WithNegativeSamples, tuning_of
 from inference.backends.schedules import Constant, Cyclical, Polynomial
+from inference.checks import Check, check_no_shift
 from inference.devices import along, check_divides, replicate, shard
 from inference.doubling import compare
 from inference.estimate import Estimate, Evidence
@@ -98,6 +99,7 @@ class SGLD(WithNegativeSamples, Sampler):
             chains.start(jax.random.split(key_start, self.num_chains), kernel, self.num_negatives),
             jax.random.split(key_chains, self.num_chains),
             jnp.full(self.num_chains, -self.num_warmup),
+            jnp.ones(self.num_chains, model.space.origin.dtype),
             LangevinTuning(self._first_metric(model), *self._steps(model, 1.0, 1.0)),
         )
         step, state = self._placed(kernel, state)
@@ -143,6 +145,9 @@ class SGLD(WithNegativeSamples, Sampler):
         effort = (self.evidence_particles, None, monitor)
         beside = evidence_beside_any(model, draws.values, key, *effort)
         how += f"; populations: {beside.how.removeprefix('log evidence: ')}"
+        same = _same(draws.log_evidence, beside.estimate)
+        if not same.passed:
+            return Evidence(None, f"log evidence: not given, since {same.message}", beside.checks)
         return Evidence(draws.log_evidence, how, beside.checks)
 
     def _verified(self, model: TwoStageModel, key: jax.Array, draws: Draws) -> Draws:
@@ -237,7 +242,7 @@ class SGLD(WithNegativeSamples, Sampler):
                 num_inner=tuning.num_inner * 2,
             )
             loop.thinning *= 2
-            state = state._replace(tuning=halved)
+            state = state._replace(tuning=halved, step=jnp.zeros_like(state.step))
             state, _ = loop.run(state, max(1, self.num_draws // 10), "halving, burn-in")
             state, again = self._sample(kernel, loop, state, "halving")
             before, after = (functionals(kernel.model, x.values, x.answers) for x in (draws, again))
@@ -246,3 +251,12 @@ class SGLD(WithNegativeSamples, Sampler):
             if doubling.check.passed:
                 break
         return state, draws if draws.doubling is None else draws.also([draws.doubling.check])
+
+
+def _same(local: Estimate | None, beside: Estimate | None) -> Check:
+    """Check that the chains' evidence is that of the populations, where there are both."""
+    what, found = "evidences of chains at powers and of tempered populations", {}
+    if local is not None and beside is not None:
+        error = float(np.hypot(local.standard_error, beside.standard_error))
+        found["log evidence"] = (float(local.value - beside.value), error, 1.0)
+    return check_no_shift("evidence", found, what, about="evidence", unit="nats")

@@ -30,6 +30,8 @@ NUM_CHAINS = 2
 _SHARE_OF_BURN_IN = 0.25
 # Powers close to 0 matter most, where L differs most between draws.
 _CONCENTRATION = 5
+# Fewer tell nothing of the error of their quadrature.
+_FEWEST_POWERS = 4
 
 
 class _Ladder(NamedTuple):
@@ -86,27 +88,33 @@ def integrate_powers(
 ) -> Estimate:
     """Integrate the mean of L, from draws at powers in (0, 1], over [0, 1].
 
-    The standard error joins Monte Carlo errors with the quadrature's, from every second power.
-    `lower` and `upper` are left and right sums, widened by four Monte Carlo errors; below the
-    first power the mean is taken for constant, and `lower` is no bound there.
+    The standard error joins Monte Carlo errors with the quadrature's, from every second power, the
+    odd or the even ones, and with what the value lies outside of its bounds; it is infinite for
+    fewer than four powers. `lower` and `upper` are left and right sums, widened by four Monte Carlo
+    errors; below the first power the mean is taken for constant, and `lower` is no bound there.
     """
     means, variances = draws.mean(axis=(1, 2)), draws.var(axis=(1, 2))
     errors = np.array([float(np.asarray(az.mcse(x))) if np.ptp(x) > 0 else 0.0 for x in draws])
     value = means[0] * powers[0] + hermite(powers, means, variances)
-    every_second = np.unique(np.append(np.arange(len(powers) - 1, -1, -2), 0))
-    t, *rest = (x[every_second] for x in (powers, means, variances))
-    coarse = means[0] * powers[0] + hermite(t, *rest)
     steps = np.diff(powers, prepend=-powers[0], append=1.0)
     weights = 0.5 * (steps[:-1] + steps[1:])
-    error = np.hypot(np.sqrt(np.sum((weights * errors) ** 2)), coarse - value)
     steps = np.diff(powers, prepend=0.0)
     left = np.append(means[:1], means[:-1]) @ steps
     margin = SIGMAS_OF_A_BRACKET * np.sqrt(np.sum((steps * errors) ** 2))
+    lower, upper = left - margin, means @ steps + margin
+    outside = max(0.0, lower - value, value - upper)
+    last, missed = len(powers) - 1, []
+    for first in (last, last - 1):
+        chosen = np.unique([0, *range(first, 0, -2), last])
+        coarse = means[0] * powers[0] + hermite(powers[chosen], means[chosen], variances[chosen])
+        missed.append(abs(coarse - value))
+    error = np.linalg.norm([*(weights * errors), max(missed), outside])
+    is_known = np.isfinite(value) and len(powers) >= _FEWEST_POWERS
     return Estimate(
         float(value),
-        float(error) if np.isfinite(value) else np.inf,
-        float(left - margin),
-        float(means @ steps + margin),
+        float(error) if is_known else np.inf,
+        float(lower),
+        float(upper),
         "thermodynamic, local",
     )
 

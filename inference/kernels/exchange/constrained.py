@@ -36,23 +36,32 @@ from inference.moves.reference_hmc import (
 
 ValueAndGrad = Callable[[Array], tuple[Array, Array]]
 
-TIE_BREAK = 1e-6  # nats, far below any error
+# Nats, far below any error. Where L is -1e30, as users write it for "impossible", less than its
+# tenth digit would be lost.
+TIE_BREAK, _RELATIVE_TIE_BREAK = 1e-6, 1e-10
 # Points where L is -infinity are worth nothing, but must still be told apart.
 WORTHLESS = 1e300
 
 
 def ranked(value: Float[Array, "..."], tie: Float[Array, "..."]) -> Float[Array, "..."]:
     """L with its ties broken by a coordinate in [0, 1], nats; -1e300 to -2e300 for -infinity."""
-    return jnp.where(jnp.isneginf(value), -WORTHLESS * (2 - tie), value + TIE_BREAK * tie)
+    return jnp.where(
+        jnp.isneginf(value), -WORTHLESS * (2 - tie), value + _height_of_ties(value) * tie
+    )
 
 
 def redraw_tie(
     key: jax.Array, value: Float[Array, ""], floor: Float[Array, ""]
 ) -> Float[Array, ""]:
     """Draw the tie-breaking coordinate again, uniformly where it keeps a point above the floor."""
-    lowest = jnp.where(jnp.isneginf(value), 2 + floor / WORTHLESS, (floor - value) / TIE_BREAK)
-    lowest = jnp.clip(lowest, 0, 1)
+    above = (floor - value) / _height_of_ties(value)
+    lowest = jnp.clip(jnp.where(jnp.isneginf(value), 2 + floor / WORTHLESS, above), 0, 1)
     return lowest + (1 - lowest) * jax.random.uniform(key, (), lowest.dtype)
+
+
+def _height_of_ties(value: Float[Array, "..."]) -> Float[Array, "..."]:
+    finite = jnp.where(jnp.isneginf(value), 0, value)
+    return jnp.maximum(TIE_BREAK, _RELATIVE_TIE_BREAK * jnp.abs(finite))
 
 
 class ConstrainedInfo(NamedTuple):

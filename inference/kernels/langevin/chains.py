@@ -34,6 +34,8 @@ class Chains(NamedTuple):
     rng_key : PRNG keys, shape (chain,)
     step : int array, shape (chain,)
         Since the schedule began; negative before.
+    scale : array, shape (chain,)
+        Factor of the last step, by the schedule.
     tuning : LangevinTuning
         Shared.
     """
@@ -41,6 +43,7 @@ class Chains(NamedTuple):
     chain: LangevinState
     rng_key: jax.Array
     step: Int[Array, " chain"]
+    scale: Float[Array, " chain"]
     tuning: LangevinTuning
 
 
@@ -66,14 +69,15 @@ def start(keys: jax.Array, kernel: Dynamics, num_negatives: int) -> LangevinStat
 def step_all(kernel: Dynamics, schedule: Parts, state: Chains) -> Chains:
     """Make one step of every chain; the schedule, of the step's number, is in parts."""
 
-    def one(key: jax.Array, chain: LangevinState, step: Array) -> tuple[jax.Array, LangevinState]:
+    def one(key: jax.Array, chain: LangevinState, step: Array) -> Chains:
         key, key_step = jax.random.split(key)
         scale = jnp.where(step < 0, 1.0, schedule.whole(jnp.maximum(step, 0)))
         scale = scale.astype(chain.theta_1.dtype)
-        return key, kernel.step(key_step, chain, state.tuning, scale)[0]
+        moved, _ = kernel.step(key_step, chain, state.tuning, scale)
+        return without_tuning(Chains(moved, key, step + 1, scale, state.tuning))
 
-    keys, chain = jax.vmap(one)(state.rng_key, state.chain, state.step)
-    return state._replace(chain=chain, rng_key=keys, step=state.step + 1)
+    moved = jax.vmap(one)(state.rng_key, state.chain, state.step)
+    return moved._replace(tuning=state.tuning)
 
 
 def step_in_turn(kernel: Dynamics, schedule: Parts, state: Chains) -> Chains:
@@ -120,19 +124,25 @@ def _chosen(values: dict[str, Array], names: tuple[str, ...]) -> dict[str, Array
 def _collected(
     kernel: Dynamics, state: Chains, kept: Callable[[LangevinState], dict[str, Array]]
 ) -> dict[str, Array]:
-    def one(key: jax.Array, chain: LangevinState) -> dict[str, Array]:
-        point = read(kernel, key, chain, state.tuning)
+    def one(key: jax.Array, chain: LangevinState, scale: Array) -> dict[str, Array]:
+        tuning = _at(state.tuning, scale)
+        point = read(kernel, key, chain, tuning)
         costs = jax.vmap(kernel.model.agreement.disagreement)(point.negative)
         return kept(point) | {
             **describe(kernel.model, point.theta_1, point.theta_2),
             **_distances(kernel.model, point),
             "disagreement_negative": costs.mean(),
-            "step_size": state.tuning.step_size,
+            "step_size": tuning.step_size,
             "acceptance_rate": jnp.ones(()),  # nothing is rejected,
             "diverging": jnp.zeros((), bool),  # and what diverges stops the run
         }
 
-    return jax.vmap(one)(state.rng_key, state.chain)
+    return jax.vmap(one)(state.rng_key, state.chain, state.scale)
+
+
+def _at(tuning: LangevinTuning, scale: Array) -> LangevinTuning:
+    """Return the tuning of a step; what a chain shows has the law of the points of its last one."""
+    return tuning._replace(step_size=scale * tuning.step_size)
 
 
 def _parameters(point: LangevinState) -> dict[str, Array]:
@@ -153,7 +163,11 @@ def _answers(model: TwoStageModel, point: LangevinState) -> dict[str, Array]:
 @jax.jit
 def read_all(kernel: Dynamics, state: Chains) -> LangevinState:
     """Draw the states that :func:`collect` describes."""
-    return jax.vmap(lambda k, c: read(kernel, k, c, state.tuning))(state.rng_key, state.chain)
+
+    def one(key: jax.Array, chain: LangevinState, scale: Array) -> LangevinState:
+        return read(kernel, key, chain, _at(state.tuning, scale))
+
+    return jax.vmap(one)(state.rng_key, state.chain, state.scale)
 
 
 def read(
