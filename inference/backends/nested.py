@@ -39,8 +39,8 @@ class NestedSampling(PopulationBackend):
         Per run, at most. First runs of half of `num_live`, which are discarded, tell how many the
         target needs.
     num_sweeps : int
-        Moves of a new point from the live point that it starts at. Too few, and the insertion
-        ranks are not uniform.
+        Moves of a new point from the live point that it starts at. Too few, and points drift, which
+        insertion ranks see, or hardly move, which they do not.
     target_standard_error : float
         Of the log evidence, nats.
     max_nats : float

@@ -41,9 +41,10 @@ class SGLD(WithNegativeSamples, Sampler):
     """Langevin dynamics on (theta_1, theta_2), with negative samples for grad log Z.
 
     For large networks (timed at up to 10^7 parameters), and answers in mini-batches. Unlike others
-    it is never exact: its steps are finite and its negative samples lag. Both biases are small by
-    construction (:mod:`inference.kernels.langevin.steps`), and measured: draws are repeated with
-    half the steps and twice the moves per negative sample until nothing changes. Options of
+    it is never exact: its steps are finite, its negative samples lag, and mini-batches are noisy.
+    The first two are made small (:mod:`inference.kernels.langevin.steps`), and all are looked at:
+    draws are repeated with half the steps and twice the moves per negative sample until nothing
+    changes. Options of
     negative samples and metric are those of
     :class:`~inference.backends.negative_samples.WithNegativeSamples`.
 
