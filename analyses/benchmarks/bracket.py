@@ -33,8 +33,9 @@ _NOTE = (
     "without doubling, as the default had not finished on jevons after twenty minutes of processor "
     "time. It is *right* where the gap is at most a nat and it lies within the bounds or less than "
     "four combined standard errors outside, *WRONG* if further outside, and a gap that is wider, "
-    "or an infinite error, tells neither. The forward runs are SMC, too, so that a mode which both "
-    "miss shows in the gap. The control leaves Z(theta_1) out of what SMC samples. Nats. The page "
+    "or an infinite error, tells neither. The forward runs are SMC, too: a mode which both miss "
+    "shows in the gap alone, where the true parameters are in it. The control leaves Z(theta_1) "
+    "out of what SMC samples. Nats. The page "
     "grows row by row: what is not in it has not been run.\n\n"
 )
 

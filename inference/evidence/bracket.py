@@ -32,7 +32,7 @@ from generative.values import as_array, require_integer, require_key
 from inference import prng
 from inference.averages import mean_of_runs
 from inference.estimate import Estimate
-from inference.evidence.planned import MAX_NUM_STEPS, Planned, default_recipe, plan_populations
+from inference.evidence.planned import Planned, default_recipe, plan_populations
 from inference.evidence.population import Particles, Recipe, populate
 from inference.evidence.prior import MOVES_TO_FORGET, RejectionCapped, require_found
 from inference.evidence.tempered import by_run, carry, run
@@ -132,7 +132,7 @@ def bracket_evidence(
         return _both_ways(recipe, key_runs, start, monitor)
     except RejectionCapped:
         why = "rejection hit its cap"
-        negative, _ = without_rejection(model, MAX_NUM_STEPS, MOVES_TO_FORGET, why)
+        negative, _ = without_rejection(model, recipe.max_num_steps, MOVES_TO_FORGET, why)
         return _both_ways(replace(recipe, negative=negative), key_runs, start, monitor)
 
 

@@ -22,7 +22,7 @@ from inference.kernels.exchange.lag import FEWEST
 from inference.kernels.negative_choice import choose
 from inference.running.progress import SILENT, Monitor
 
-REJECTION_CAP, MAX_NUM_STEPS = 20_000, 32
+_REJECTION_CAP, _MAX_NUM_STEPS = 20_000, 32
 
 
 class Planned(NamedTuple):
@@ -51,8 +51,8 @@ class Planned(NamedTuple):
 
 def default_recipe(model: TwoStageModel) -> Recipe:
     """Moves of populations that nobody has given settings for."""
-    negative, _ = choose(model, "auto", REJECTION_CAP, MAX_NUM_STEPS, MOVES_TO_FORGET)
-    return Recipe(model, negative, MAX_NUM_STEPS)
+    negative, _ = choose(model, "auto", _REJECTION_CAP, _MAX_NUM_STEPS, MOVES_TO_FORGET)
+    return Recipe(model, negative, _MAX_NUM_STEPS)
 
 
 def plan_populations(
