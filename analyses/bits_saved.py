@@ -25,7 +25,6 @@ class BitsSaved(WorldAnalysis):
 
     name: ClassVar[str] = "bits_saved"
     varied: ClassVar[tuple[str, ...]] = ("num_small", "hidden")
-    same_data: ClassVar[bool] = False
     sizes: Increasing = [10, 20, 40, 80]
     hidden: Increasing = [1, 6]
 

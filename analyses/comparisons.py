@@ -32,7 +32,6 @@ class Comparisons(WorldAnalysis):
 
     name: ClassVar[str] = "comparisons"
     varied: ClassVar[tuple[str, ...]] = ("evidence", "num_unclear", "beta", "confidence")
-    same_data: ClassVar[bool] = False
     # Judges of digits are never divided.
     world: Literal["jevons", "room"] = "jevons"
     num_unclear: int = 20

@@ -5,14 +5,14 @@ are the small set alone.
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import xarray as xr
 
 from analyses.cells import Cell
 from analyses.worlds import WorldAnalysis, difference, trend, verdict
 from generative.setups import Setup
-from inference import MaximumAPosteriori
+from inference import HMC, MaximumAPosteriori
 
 _TWO, _ONE, _SINGLE = "two stages", "one stage (tied heads)", "single instrumental head"
 _SPLIT = "two stages, split"
@@ -41,12 +41,16 @@ class HeadPairs(WorldAnalysis):
 
     Parameters
     ----------
+    hmc : HMC
+        With a log evidence.
     maximum : MaximumAPosteriori
         For the joint maximum, with and without stop-gradient.
     """
 
     name: ClassVar[str] = "head_pairs"
+    bits: ClassVar[Literal["log_evidence", "bits_saved"]] = "log_evidence"
     varied: ClassVar[tuple[str, ...]] = ("first_head", "stage", "setting", "corrected_fraction")
+    hmc: HMC = HMC(num_draws=500, negative="persistent")
     maximum: MaximumAPosteriori = MaximumAPosteriori(
         num_starts=4, num_warmup=800, num_steps=1000, num_ledger_points=0
     )

@@ -21,7 +21,6 @@ class LabelErrors(WorldAnalysis):
 
     name: ClassVar[str] = "label_errors"
     varied: ClassVar[tuple[str, ...]] = ("num_errors", "predictable_errors")
-    same_data: ClassVar[bool] = False
     errors: Increasing = [2, 5, 10]
 
     def cells(self) -> Sequence[Cell]:

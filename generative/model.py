@@ -1,6 +1,6 @@
 """The two-stage model: two stages, an agreement, and data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jaxtyping import Array, ArrayLike, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, Int8, PyTree
 
 from generative.agreement import Agreement
 from generative.errors import InvalidInput
 from generative.observation import Observation
 from generative.parameters import ParameterSpace
-from generative.parts import Column, Data, Named, Parts
+from generative.parts import Column, Data, Mask, Named, Parts
 from generative.questions import check_mappings, check_questions
+from generative.reflections import signs_of
 from generative.stage import Stage
 from generative.user_code import blame, require_callable, require_scalar
 from generative.values import require_mapping
@@ -61,6 +62,10 @@ class TwoStageModel(Data):
     columns : mapping from name to columns, optional
         What else is known about each question of a set, one array per column, such as `bob_label`,
         the human's answer; kept with every run.
+    reflections : iterable of pytrees like theta_0, or array of shape (g, d), optional
+        Changes of signs, 1 or -1, each of which leaves both stages, C and L as they are if it is
+        made in theta_1 and theta_2: those of all weights of a hidden unit of tanh, say. Chains
+        then need not go from one of these modes to the other.
 
     Raises
     ------
@@ -97,6 +102,7 @@ class TwoStageModel(Data):
     _questions: Named
     _labels: Named
     _columns: Named
+    _reflected: Mask
 
     def __init__(
         self,
@@ -115,6 +121,7 @@ class TwoStageModel(Data):
         questions: Mapping[str, Any] | None = None,
         labels: Mapping[str, ArrayLike | Sequence] | None = None,
         columns: Mapping[str, Mapping[str, ArrayLike | Sequence]] | None = None,
+        reflections: Iterable[PyTree] = (),
     ):
         self.space = ParameterSpace(theta_0)
         self.first_stage = _bound(first_stage, self.space, "first_stage")
@@ -141,6 +148,10 @@ class TwoStageModel(Data):
         self._questions = Named(questions or {}, Parts)
         self._labels = Named(labels or {}, Column)
         self._columns = Named(columns or {}, lambda given: Named(given, Column))
+        signs = signs_of(reflections, self.space)
+        if (signs < 0)[:, (np.asarray(self.space.origin) != 0)].any():
+            raise InvalidInput("reflections", "a change of sign where theta_0 is not 0", "none")
+        self._reflected = Mask((signs < 0).ravel())
         self._check_data()
 
     @property
@@ -175,6 +186,11 @@ class TwoStageModel(Data):
             name: {column: values.values for column, values in given.items()}
             for name, given in self._columns.items()
         }
+
+    @property
+    def reflections(self) -> Int8[np.ndarray, "g d"]:
+        """Changes of signs that leave the model as it is, 1 or -1; none where g is 0."""
+        return 1 - 2 * self._reflected.values.reshape(-1, self.dimension).astype(np.int8)
 
     @property
     def dimension(self) -> int:
@@ -318,6 +334,7 @@ class TwoStageModel(Data):
             "questions": self.questions,
             "labels": self.labels,
             "columns": self.columns,
+            "reflections": self.reflections,
         }
         for name in changes.keys() - arguments.keys():
             raise InvalidInput(name, "an unknown argument", ", ".join(arguments))

@@ -77,6 +77,41 @@ class TwoHeadedNetwork(eqx.Module):
         scene, human = self.world(x)
         return jnp.stack([self.intended(scene), self.instrumental(human)[0]])
 
+    def reflections(self) -> list["TwoHeadedNetwork"]:
+        """Changes of signs that leave both heads' answers as they are: one per hidden unit.
+
+        tanh is odd, so that a unit's incoming weights and bias and its outgoing weights may change
+        their signs together.
+        """
+        layers = (self.world.scene, self.world.human, self.intended.hidden)
+        sizes = [layer.weight.shape[0] for layer in layers]
+        turned = 1 - 2 * np.eye(sum(sizes))
+        return [self._signs(*np.split(units, np.cumsum(sizes)[:-1])) for units in turned]
+
+    def _signs(
+        self,
+        scene: Float[np.ndarray, " s"],
+        human: Float[np.ndarray, " h"],
+        hidden: Float[np.ndarray, " i"],
+    ) -> "TwoHeadedNetwork":
+        """Signs of the parameters, given those of the units; input and output keep theirs."""
+        world, intended = self.world, self.intended
+        inputs, output = np.ones(world.scene.weight.shape[1]), np.ones(1)
+        return TwoHeadedNetwork(
+            WorldModel(_turned(world.scene, inputs, scene), _turned(world.human, scene, human)),
+            IntendedHead(
+                _turned(intended.hidden, scene, hidden), _turned(intended.answer, hidden, output)
+            ),
+            _turned(self.instrumental, human, output),
+        )
+
+
+def _turned(
+    layer: eqx.nn.Linear, before: Float[np.ndarray, " in"], after: Float[np.ndarray, " out"]
+) -> eqx.nn.Linear:
+    """Signs of a layer's parameters, given those of what it reads and of what it makes of it."""
+    return eqx.tree_at(lambda t: (t.weight, t.bias), layer, (np.outer(after, before), after))
+
 
 def _zeros(inputs: int, outputs: int) -> eqx.nn.Linear:
     """Return an affine layer with all parameters 0."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from generative.errors import InvalidInput
 from generative.model import TwoStageModel
+from generative.reflections import random_signs
 from generative.user_code import blame
 from generative.values import rounding
 
@@ -38,8 +39,9 @@ def check_points(model: TwoStageModel, seed: int = 0) -> None:
     Raises
     ------
     InvalidInput
-        If C is negative beyond rounding or NaN, L is NaN or +infinity, or the heads' answers to a
-        labelled set are no probabilities. The sentence names the point.
+        If C is negative beyond rounding or NaN, L is NaN or +infinity, the heads' answers to a
+        labelled set are no probabilities, or a reflection changes a stage, C or L. The sentence
+        names the point.
     """
     number = _NUM_POINTS if model.dimension <= _LARGEST else _FEWEST_POINTS
     points = _draws(jax.random.key(seed), model, number)
@@ -47,6 +49,8 @@ def check_points(model: TwoStageModel, seed: int = 0) -> None:
         found = _evaluate(model, points)
     found = {name: np.asarray(value) for name, value in found.items()}
     coordinates = np.asarray(points)
+    if len(model.reflections):
+        _check_reflections(model, coordinates, found)
 
     def where(index: int) -> str:
         return _described(coordinates[index])
@@ -62,6 +66,31 @@ def check_points(model: TwoStageModel, seed: int = 0) -> None:
             found = f"answers to questions[{name!r}] that are no probabilities, {point}"
             allowed = "probabilities of yes in [0, 1] where there are labels"
             raise InvalidInput("heads", found, allowed)
+
+
+def _check_reflections(
+    model: TwoStageModel, points: Float[np.ndarray, "n d"], found: dict[str, np.ndarray]
+) -> None:
+    """Compare both stages, C and L at the points with those at a random reflection of each pair."""
+    half = random_signs(model.reflections, np.random.default_rng(0), (len(points) // 4,))
+    # With each product that of all other reflections, so that every one is a factor somewhere.
+    signs = np.concatenate([half, half * np.prod(model.reflections, axis=0)])
+    reflected = points * np.concatenate([signs, signs]).astype(points.dtype)
+    before = found | {"stages": np.asarray(_log_stages(model, points))}
+    with blame("model", "C, L and heads that can be computed at any theta"):
+        after = _evaluate(model, reflected) | {"stages": _log_stages(model, reflected)}
+    for name in ("stages", "disagreement", "log_likelihood"):
+        x, y = before[name], np.asarray(after[name])
+        least = _tolerance(model)  # nats
+        if name == "disagreement":
+            least /= max(float(model.agreement.strength), 1.0)
+        bad = ~np.isclose(y, x, _tolerance(model), least, equal_nan=True)
+        if bad.any():
+            first = int(bad.argmax())
+            where = "" if name == "stages" else f" {_described(points[first])}"
+            change = f"{name} from {x[first]:.6g} to {y[first]:.6g}{where}"
+            allowed = "signs that leave both stages, C and L as they are"
+            raise InvalidInput("reflections", f"a change of {change}", allowed)
 
 
 def refuse_negative(
@@ -123,6 +152,14 @@ def _evaluate(model: TwoStageModel, points: Float[Array, "n d"]) -> dict[str, Fl
 
     # One after the other: a batch of points need not fit into memory.
     return jax.lax.map(at, points)
+
+
+@jax.jit
+def _log_stages(model: TwoStageModel, points: Float[Array, "n d"]) -> Float[Array, " pair"]:
+    """Log p1 + log p2 of pairs as :func:`_draws` lays them out, nats."""
+    theta_2, theta_1 = jnp.split(points, 2)
+    first = model.first_stage.around(model.space.origin).log_prob(theta_1)
+    return first + model.second_stage.around(theta_1).log_prob(theta_2)
 
 
 def _described(point: np.ndarray) -> str:

@@ -21,8 +21,9 @@ _SMALLEST_RELATIVE = 1e-6
 def agreement_directions(model: TwoStageModel) -> Float[np.ndarray, "k d"]:
     """Return orthonormal directions of (theta_1 - theta_0) / s1, the leading ones first.
 
-    They come from gradients at draws from both stages without agreement, which no data and no
-    chain can move: two runs of one model are judged along the same directions.
+    Each of them is turned by a reflection of the model, or left alone. They come from gradients at
+    draws from both stages without agreement, which no data and no chain can move: two runs of one
+    model are judged along the same directions.
 
     Parameters
     ----------
@@ -37,8 +38,27 @@ def agreement_directions(model: TwoStageModel) -> Float[np.ndarray, "k d"]:
     gradients = gradients[np.isfinite(gradients).all(axis=1)]
     if not gradients.any():
         return np.zeros((0, model.dimension))
-    _, values, rows = np.linalg.svd(gradients, full_matrices=False)
-    return rows[values > _SMALLEST_RELATIVE * values[0]]
+    found, values = [], []
+    # Apart for coordinates whose signs do not change together: a reflection then turns a direction
+    # as a whole, or leaves it alone.
+    for mask in _together(model):
+        _, weights, rows = np.linalg.svd(gradients[:, mask], full_matrices=False)
+        whole = np.zeros((len(rows), model.dimension))
+        whole[:, mask] = rows
+        found.append(whole)
+        values.append(weights)
+    weights = np.concatenate(values)
+    order = np.argsort(-weights, kind="stable")[:_NUM_GRADIENTS]
+    chosen = order[weights[order] > _SMALLEST_RELATIVE * weights.max()]
+    return np.concatenate(found)[chosen]
+
+
+def _together(model: TwoStageModel) -> list[np.ndarray]:
+    """Masks of the coordinates that the same reflections turn."""
+    if not len(model.reflections):
+        return [np.ones(model.dimension, bool)]
+    _, group = np.unique(model.reflections, axis=1, return_inverse=True)
+    return [group == index for index in range(group.max() + 1)]
 
 
 def whitened_shift(

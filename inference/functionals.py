@@ -11,6 +11,7 @@ import numpy as np
 from generative import TwoStageModel
 from inference.answers import answers
 from inference.directions import agreement_directions, whitened_shift
+from inference.reflections import turns
 
 # Directions that are judged one by one.
 _LEADING = 3
@@ -49,6 +50,7 @@ def functionals(
 def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """theta_1 along the directions in which C changes; shape (chain, draw).
 
+    Squared where a reflection of the model turns the direction: the sign has no law of its own.
     Empty where C has no gradient, or where only a few draws are kept whole.
 
     Parameters
@@ -63,9 +65,10 @@ def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[st
     if not len(directions):
         return {}
     along = whitened_shift(model, values["theta_1"]) @ directions.T
-    leading = {
-        f"theta_1_along_{i + 1}": along[..., i] for i in range(min(_LEADING, along.shape[-1]))
-    }
+    leading: dict[str, np.ndarray] = {}
+    for i, is_turned in enumerate(directions[:_LEADING, turns(model)].any(axis=1)):
+        name = f"theta_1_along_{i + 1}"
+        leading |= {f"{name}_squared": along[..., i] ** 2} if is_turned else {name: along[..., i]}
     return leading | {"theta_1_projected": np.sum(along**2, axis=-1)}
 
 
@@ -106,5 +109,5 @@ def judged(
     free = {"theta_1": model.moving_1, "theta_2": model.moving_1 | model.moving_2}
     for name, mask in free.items():
         if mask.any():
-            result[name] = values[name][..., mask]
+            result[name] = np.where(turns(model), np.abs(values[name]), values[name])[..., mask]
     return result

@@ -1,6 +1,7 @@
 """The one entry: a model and a backend in, a run out."""
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,9 @@ def _fingerprint(model: TwoStageModel) -> list[float]:
     wave = np.sin(np.arange(model.dimension) + 1.0)
     points = np.stack([origin, (origin + spread * wave).astype(origin.dtype)])
     values = over_points(Partial(_values_at, model), points)
-    return [float(model.agreement.strength), *(float(x) for of in values for x in of)]
+    numbers = [float(model.agreement.strength), *(float(x) for of in values for x in of)]
+    signs = model.reflections
+    return numbers + [float(zlib.crc32(signs.tobytes()))] * bool(len(signs))
 
 
 def _values_at(model: TwoStageModel, theta: Array) -> tuple[Array, Array]:
@@ -182,7 +185,8 @@ def _resumed(
     different = [name for name, value in asked.items() if found.get(name) != value]
     group = run.tree.children["posterior" if "posterior" in run.tree.children else "map"].dataset
     # Other machines round otherwise.
-    same = np.allclose(run.tree.attrs.get("fingerprint", np.nan), fingerprint, rtol=1e-6)
+    before = np.atleast_1d(run.tree.attrs.get("fingerprint", np.nan))
+    same = len(before) == len(fingerprint) and np.allclose(before, fingerprint, rtol=1e-6)
     if not same or list(group["parameter"].values) != list(coordinates(model)):
         different.append("model")
     if different:

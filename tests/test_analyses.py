@@ -23,7 +23,7 @@ from analyses.sensitivity import Sensitivity
 from analyses.worlds import difference, verdict
 from generative import InvalidInput, problems
 from generative.ledger import FUNCTIONS, Assumptions
-from inference import HMC, MaximumAPosteriori, Run, TemperedSMC, infer
+from inference import HMC, MaximumAPosteriori, Run, infer
 from tests.statistical import z_limit
 
 SENSES = {"num_held_out": 8, "scene": 1, "human": 1}
@@ -33,9 +33,8 @@ DRAW = HMC(
     evidence_particles=0,
 )  # fmt: skip
 CLIMB = MaximumAPosteriori(num_warmup=160, num_steps=160, num_starts=2, num_ledger_points=0)
-SMC = TemperedSMC(
-    num_particles=16, max_particles=16, num_draws=16, num_runs=2, num_moves=2, max_doublings=0
-)
+# With an evidence, where the populations agree with chains as short.
+FULL = DRAW.model_copy(update={"evidence_particles": 16})
 
 
 @pytest.fixture(scope="module")
@@ -233,19 +232,20 @@ def test_runs_are_resumed_and_alike_on_dask(tmp_path):
 @pytest.mark.parametrize(
     "analysis",
     [
-        HeadPairs(options=TINY, populations=SMC, maximum=CLIMB),
-        BitsSaved(options=SENSES, populations=SMC, sizes=[5, 6], hidden=[1]),
-        LabelErrors(options=TINY, populations=SMC, errors=[1]),
-        Comparisons(options=TINY, populations=SMC, num_unclear=4),
-        Routing(options=TINY, populations=SMC),
+        HeadPairs(options=TINY, hmc=FULL, maximum=CLIMB),
+        BitsSaved(options=SENSES, hmc=DRAW, sizes=[5, 6], hidden=[1]),
+        LabelErrors(options=TINY, hmc=DRAW, errors=[1]),
+        Comparisons(options=TINY, hmc=DRAW, num_unclear=4),
+        Routing(options=TINY, hmc=DRAW),
         Sensitivity(options=TINY, hmc=DRAW),
     ],
     ids=lambda a: a.name,
 )
 def test_small_analyses(analysis, tmp_path):
     tree = perform(analysis, tmp_path / "analysis", one_by_one)
-    if "log_evidence" in tree.data_vars and analysis.name != "sensitivity":
-        assert np.isfinite(tree["log_evidence"].values).sum() >= 2
+    if analysis.name == "head_pairs":
+        sampled = tree["log_evidence"].values[:-2]  # without the two maxima
+        assert np.isfinite(sampled).sum() >= 2
 
 
 def test_command_line(tmp_path, capsys):

@@ -13,6 +13,7 @@ from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
 from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.averages import log_of_mean, mean_of_runs
+from inference.backends.population import exchange_check
 from inference.checks import Check
 from inference.evidence import nested, pilot, tempered
 from inference.evidence.beside_chains import evidence_beside
@@ -212,6 +213,32 @@ def test_volumes_of_a_constant_likelihood_sum_to_one():
     values = np.sort(rng.uniform(size=200)) * 1e-9
     found = volumes(values, np.full(200, -np.inf))
     assert np.logaddexp.reduce(found.log_weight) == pytest.approx(0, abs=1e-6)
+
+
+def test_trajectories_of_nested_sampling_are_as_long_as_exchange_accepts(seed, monkeypatch):
+    model = problems.get("rotated_wells", d=20).model
+
+    def check():
+        rates = nested_runs(model, seed, 2, num_live=40, num_sweeps=2).acceptance_rate
+        return exchange_check(rates[:10], "nat"), rates
+
+    adapted, rates = check()
+    assert adapted.passed and rates[3:10].mean() > 0.2
+    longest = nested._adapted
+
+    def fixed(tuning, info):
+        return longest(tuning, info)._replace(step_1=tuning.step_1)
+
+    monkeypatch.setattr(nested, "_adapted", fixed)
+    start = pilot.start_stage
+
+    def quarter_turns(*arguments):
+        stage = start(*arguments)
+        step = stage.tuning.step_1._replace(value=stage.tuning.step_1.value * 0 + np.pi / 2)
+        return stage._replace(tuning=stage.tuning._replace(step_1=step))
+
+    monkeypatch.setattr(nested, "start_stage", quarter_turns)
+    assert not check()[0].passed
 
 
 def books_of_nested_sampling(rng, reach):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
 
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -18,6 +19,9 @@ from generative.problems.problem import Problem
 from generative.stage import Stage
 from generative.stages import GaussianStage, LaplaceStage
 from generative.values import as_jax, require_kind
+
+# One for every parameter and hidden unit; what convergence is judged on hardly needs them beyond.
+_MOST_SIGNS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,13 @@ class TwoHeaded:
             questions={name: as_jax(cases.inputs) for name, cases in shown.items()},
             labels={name: cases.alice_label for name, cases in shown.items()},
             columns={name: cases.columns() for name, cases in shown.items()},
+            reflections=self._reflections(network),
         )
+
+    def _reflections(self, network: networks.TwoHeadedNetwork) -> list[networks.TwoHeadedNetwork]:
+        size = sum(leaf.size for leaf in jax.tree.leaves(network))
+        is_small = size * (self.scene + self.human + self.hidden) <= _MOST_SIGNS
+        return network.reflections() if is_small else []
 
     def _data(self, sets: LabelledSets) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """Answers that were observed, and their questions with the answerer's rationality."""

@@ -21,6 +21,7 @@ from inference.results.draws import Draws
 from inference.running.progress import Monitor
 
 _MARGIN, _FEWEST_LIVE = 1.5, 20
+_NATS, _LEAST_PROGRESS = 5, 0.2
 
 
 class NestedSampling(PopulationBackend):
@@ -86,7 +87,7 @@ class NestedSampling(PopulationBackend):
             | {
                 # Trajectories that leave the floor are rejected; none can diverge unnoticed.
                 "diverging": np.zeros(index.shape, bool),
-                "acceptance_rate": np.full(index.shape, found.acceptance_rate),
+                "acceptance_rate": np.full(index.shape, found.acceptance_rate.mean()),
                 "step_size": np.full(index.shape, found.step_size),
             },
             (*self._checks(found), *checks),
@@ -94,7 +95,7 @@ class NestedSampling(PopulationBackend):
             unverified=tuple(unverified),
             tuning={
                 "num_live": found.num_live,
-                "acceptance_rate": found.acceptance_rate,
+                "acceptance_rate": found.acceptance_rate.tolist(),
                 "num_moves": effort.num_moves,
                 "num_annealed": effort.num_annealed,
                 "num_annealed_sweeps": effort.num_sweeps,
@@ -138,8 +139,26 @@ class NestedSampling(PopulationBackend):
                 "both",
             ),
             insertion_check(found.log_likelihood, found.birth),
+            _exchange(found.progress),
             negative_check(found.num_failed),
         ]
+
+
+def _exchange(progress: np.ndarray) -> Check:
+    """Check that new points leave the theta_1 of the point that they start at.
+
+    Where they do not, a run integrates over the few theta_1 that it began with, and its evidence is
+    too small. Steps adapt from nat to nat, so that single ones say little.
+    """
+    length = min(_NATS, len(progress))
+    worst = float(np.convolve(progress, np.full(length, 1 / length), "valid").min())
+    return Check(
+        "exchange",
+        worst >= _LEAST_PROGRESS,
+        f"theta_1 of a new point moves {worst:.2f} of twice its variance in the worst {length} "
+        f"nats, at least {_LEAST_PROGRESS}",
+        "both",
+    )
 
 
 def _equal_weight(log_likelihood: np.ndarray, birth: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ _CHUNK = 10
 _SHARE_DELETED = 0.1
 # Share of the evidence that may be left among the live points.
 _LOG_SHARE_LEFT = float(np.log(1e-3))
-_TARGET_ACCEPTANCE = 0.75
+_TARGET_ACCEPTANCE, _TARGET_EXCHANGE = 0.75, 0.5
 _NUM_CURVATURE_POINTS = 8
 _LARGEST_POWER = 100.0
 
@@ -64,8 +64,11 @@ class NestedRuns(NamedTuple):
     num_live : int
     finished : bool array, shape (run,)
         Whether the live points hold less than a thousandth of the evidence.
-    acceptance_rate : float
-        Of the exchange move.
+    acceptance_rate : float array, shape (chunk,)
+        Of the exchange move, a mean over all runs for every nat of compression.
+    progress : float array, shape (chunk,)
+        Of the sweeps of one new point: how far they take theta_1 squared, in units of twice the
+        variance of the reference.
     step_size : float
         Last angle of leapfrog steps of theta_2, radians.
     num_failed : int
@@ -83,7 +86,8 @@ class NestedRuns(NamedTuple):
     birth: Float[np.ndarray, "run point"]
     num_live: int
     finished: np.ndarray
-    acceptance_rate: float
+    acceptance_rate: Float[np.ndarray, " chunk"]
+    progress: Float[np.ndarray, " chunk"]
     step_size: float
     num_failed: int
     live_theta_1: Float[np.ndarray, "run live d"]
@@ -207,7 +211,8 @@ def _gathered(
         np.nan_to_num(birth, nan=-np.inf),
         settings.num_live,
         _is_finished(state),
-        float(np.mean([info.rate_exchange.mean() for info in infos])),
+        np.array([info.rate_exchange.mean() for info in infos]),
+        np.array([settings.num_sweeps * info.progress.mean() for info in infos]),
         step_size,
         int(sum(info.num_failed.sum() for info in infos)),
         np.asarray(live.position["theta_1"]),
@@ -334,11 +339,14 @@ def _refitted(
 
 @jax.jit
 def _adapted(tuning: Tuning, info: ConstrainedInfo) -> Tuning:
-    def adapt(step: StepSize, rate: Array | np.ndarray) -> StepSize:
-        value = step.value * jnp.exp(rate.mean() - _TARGET_ACCEPTANCE)
+    def adapt(
+        step: StepSize, rate: Array | np.ndarray, target: float = _TARGET_ACCEPTANCE
+    ) -> StepSize:
+        value = step.value * jnp.exp(rate.mean() - target)
         return step._replace(value=jnp.clip(value, SMALLEST_ANGLE, LARGEST_ANGLE))
 
     return tuning._replace(
+        step_1=adapt(tuning.step_1, info.rate_exchange, _TARGET_EXCHANGE),
         step_2=adapt(tuning.step_2, info.rate_second),
         step_joint=adapt(tuning.step_joint, info.rate_both),
     )

@@ -180,12 +180,15 @@ def _log_normalizers(
         apart = np.max([np.abs(x - x[start]) for x in keys], axis=0)
         place[start] = np.argmax(apart <= _SAME_PLACE)  # itself, if nowhere earlier
     chosen, index = np.unique(place, return_inverse=True)
-    estimate = log_normalizer(model, found.theta_1[chosen], seed=seed)
+    # One after another: programs do not depend on how many places the starts ended in.
+    each = [log_normalizer(model, found.theta_1[[i]], seed=seed) for i in chosen]
     value, error = (
-        np.broadcast_to(np.asarray(x, float), len(chosen))[index]
-        for x in (estimate.value, estimate.standard_error)
+        np.array([float(np.squeeze(x)) for x in numbers])[index]
+        for numbers in zip(*((x.value, x.standard_error) for x in each), strict=True)
     )
-    return Estimate(value, error, method=estimate.method, note=estimate.note)
+    method = ", ".join(dict.fromkeys(x.method for x in each))
+    note = "; ".join(dict.fromkeys(x.note for x in each if x.note))
+    return Estimate(value, error, method=method, note=note)
 
 
 def _ledger(

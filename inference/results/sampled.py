@@ -12,6 +12,7 @@ from inference.answers import answers
 from inference.checks import Check, check_chains
 from inference.estimate import Estimate, Evidence
 from inference.functionals import judged
+from inference.reflections import reflected
 from inference.results.bits_saved import posterior_mean_cost
 from inference.results.draws import Draws
 from inference.results.run import Result, Run
@@ -57,7 +58,7 @@ def run_of(
     notes += [f"not the posterior: {draws.other_target}"] if draws.other_target else []
     tree = build_tree(
         model,
-        draws.values,
+        reflected(model, key, draws.values),
         prior=prior,
         posterior_answers=answered,
         checks=checks,

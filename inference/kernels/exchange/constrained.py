@@ -73,6 +73,9 @@ class ConstrainedInfo(NamedTuple):
         Acceptance of the two trajectories, by the surrogate's energy and the constraint.
     rate_exchange : float array
         Acceptance of the exchange.
+    progress : float array
+        Mean squared distance that the trajectory of both goes, at most 1, in units of twice the
+        variance of its reference.
     num_failed : int array
         Negative samples that were not found.
     """
@@ -80,6 +83,7 @@ class ConstrainedInfo(NamedTuple):
     rate_second: Float[Array | np.ndarray, ""]
     rate_both: Float[Array | np.ndarray, ""]
     rate_exchange: Float[Array | np.ndarray, ""]
+    progress: Float[Array | np.ndarray, ""]
     num_failed: Int[Array | np.ndarray, ""]
 
 
@@ -132,12 +136,16 @@ class ConstrainedHMC(ExchangeKernel):
         if self.model.moving_2.any():
             state, rate_2 = self._move_second_within(key_second, state)
         state, rate = self._move_both_within(key_both, key_settle, state)
-        return state, ConstrainedInfo(rate_2, rate, state.acceptance_rate, state.num_failed)
+        longest = self.max_num_steps * state.tuning.step_joint.value
+        angle = jnp.minimum(state.tuning.step_1.value, longest)
+        accepted = state.acceptance_rate
+        progress = accepted * (1 - jnp.cos(angle))
+        return state, ConstrainedInfo(rate_2, rate, accepted, progress, state.num_failed)
 
     def _move_second_within(
         self, key: jax.Array, state: ExchangeState
     ) -> tuple[ExchangeState, Array]:
-        key_bounce, key_accept = jax.random.split(key)
+        key_bounce, key_length, key_accept = jax.random.split(key, 3)
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
         metric = state.tuning.metric_2
         end = self._bounce(
@@ -147,6 +155,7 @@ class ConstrainedHMC(ExchangeKernel):
             self._constraint,
             metric,
             metric.mean(theta_1),
+            jax.random.uniform(key_length, (), theta_2.dtype, SHORTEST, LONGEST),
             state.tuning.step_2.value,
         )
         accept = is_accepted(key_accept, end.log_accept)
@@ -158,15 +167,18 @@ class ConstrainedHMC(ExchangeKernel):
         self, key: jax.Array, key_settle: jax.Array, state: ExchangeState
     ) -> tuple[ExchangeState, Array]:
         model, tuning = self.model, state.tuning
+        key_bounce, key_length = jax.random.split(key)
         theta_1, theta_2 = state.z["theta_1"], state.z["theta_2"]
+        jitter = jax.random.uniform(key_length, (), theta_1.dtype, 0.8, 1.2)
         reference = posterior_reference(tuning.variance_1, tuning.transport, tuning.likelihood)
         end = self._bounce(
-            key,
+            key_bounce,
             jnp.concatenate([theta_1, theta_2]),
             surrogate_force(model, tuning.normalizer),
             lambda both: self._constraint(share(model, *jnp.split(both, 2))),
             reference,
             reference.mean(model.space.origin),
+            jitter * tuning.step_1.value,
             tuning.step_joint.value,
         )
         proposed_1, proposed_2 = jnp.split(end.position, 2)
@@ -191,13 +203,12 @@ class ConstrainedHMC(ExchangeKernel):
         constraint: Callable[[Array], Array],
         reference: Reference,
         mean: Float[Array, " n"],
+        length: Float[Array, ""],
         step_size: Float[Array, ""],
     ) -> _End:
         """Follow a trajectory that bounces off the contour, without accepting its end."""
-        key_velocity, key_length = jax.random.split(key)
-        length = jax.random.uniform(key_length, (), position.dtype, SHORTEST, LONGEST)
         step_size, num_steps = divided(length, step_size, self.max_num_steps)
-        velocity = reference.fluctuation(key_velocity)
+        velocity = reference.fluctuation(key)
 
         def bounce(position: Array, velocity: Array) -> Array:
             value, normal = jax.value_and_grad(constraint)(position)
