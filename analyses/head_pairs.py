@@ -50,7 +50,7 @@ class HeadPairs(WorldAnalysis):
     name: ClassVar[str] = "head_pairs"
     bits: ClassVar[Literal["log_evidence", "bits_saved"]] = "log_evidence"
     varied: ClassVar[tuple[str, ...]] = ("first_head", "stage", "setting", "corrected_fraction")
-    hmc: HMC = HMC(num_draws=500, negative="persistent")
+    hmc: HMC = HMC(num_draws=1500, negative="persistent")
     maximum: MaximumAPosteriori = MaximumAPosteriori(
         num_starts=4, num_warmup=800, num_steps=1000, num_ledger_points=0
     )

@@ -13,7 +13,7 @@ from generative import GaussianStage, InvalidInput, TwoStageModel, problems
 from generative.setups import set_up
 from inference import HMC, NestedSampling, Result, Run, TemperedSMC, infer
 from inference.averages import log_of_mean, mean_of_runs
-from inference.backends.population import exchange_check
+from inference.backends.nested import _exchange
 from inference.checks import Check
 from inference.evidence import nested, pilot, tempered
 from inference.evidence.beside_chains import evidence_beside
@@ -215,30 +215,12 @@ def test_volumes_of_a_constant_likelihood_sum_to_one():
     assert np.logaddexp.reduce(found.log_weight) == pytest.approx(0, abs=1e-6)
 
 
-def test_trajectories_of_nested_sampling_are_as_long_as_exchange_accepts(seed, monkeypatch):
-    model = problems.get("rotated_wells", d=20).model
-
-    def check():
-        rates = nested_runs(model, seed, 2, num_live=40, num_sweeps=2).acceptance_rate
-        return exchange_check(rates[:10], "nat"), rates
-
-    adapted, rates = check()
-    assert adapted.passed and rates[3:10].mean() > 0.2
-    longest = nested._adapted
-
-    def fixed(tuning, info):
-        return longest(tuning, info)._replace(step_1=tuning.step_1)
-
-    monkeypatch.setattr(nested, "_adapted", fixed)
-    start = pilot.start_stage
-
-    def quarter_turns(*arguments):
-        stage = start(*arguments)
-        step = stage.tuning.step_1._replace(value=stage.tuning.step_1.value * 0 + np.pi / 2)
-        return stage._replace(tuning=stage.tuning._replace(step_1=step))
-
-    monkeypatch.setattr(nested, "start_stage", quarter_turns)
-    assert not check()[0].passed
+def test_new_points_that_keep_their_theta_1_are_not_believed():
+    steady = np.full(20, 0.4)
+    assert _exchange(steady).passed
+    assert _exchange(np.where(np.arange(20) == 7, 0.01, steady)).passed  # while a step adapts
+    stuck = _exchange(np.where(np.arange(20) < 5, 0.01, steady))
+    assert not stuck.passed and stuck.about == "both"
 
 
 def books_of_nested_sampling(rng, reach):
