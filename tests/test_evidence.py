@@ -216,7 +216,7 @@ def test_volumes_of_a_constant_likelihood_sum_to_one():
 
 
 def test_new_points_that_keep_their_theta_1_are_not_believed():
-    steady = np.full(20, 0.4)
+    steady = np.full(20, 0.9)
     assert _exchange(steady).passed
     assert _exchange(np.where(np.arange(20) == 7, 0.01, steady)).passed  # while a step adapts
     stuck = _exchange(np.where(np.arange(20) < 5, 0.01, steady))

@@ -21,7 +21,7 @@ from inference.results.draws import Draws
 from inference.running.progress import Monitor
 
 _MARGIN, _FEWEST_LIVE = 1.5, 20
-_NATS, _LEAST_PROGRESS = 5, 0.2
+_NATS, _LEAST_PROGRESS = 5, 0.5
 
 
 class NestedSampling(PopulationBackend):

@@ -44,7 +44,9 @@ _CHUNK = 10
 _SHARE_DELETED = 0.1
 # Share of the evidence that may be left among the live points.
 _LOG_SHARE_LEFT = float(np.log(1e-3))
-_TARGET_ACCEPTANCE, _TARGET_EXCHANGE = 0.75, 0.5
+_TARGET_ACCEPTANCE = 0.75
+# Where noise grows like the length of a step, steps that are accepted so often go furthest.
+_TARGET_EXCHANGE = 0.25
 _NUM_CURVATURE_POINTS = 8
 _LARGEST_POWER = 100.0
 
