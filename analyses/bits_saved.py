@@ -71,9 +71,9 @@ class BitsSaved(WorldAnalysis):
             "lambda grows with the small set, so that every question weighs the same. Were C the "
             "same function for all sets, bits per doubling of lambda would tend to its learning "
             "coefficient (half the number of directions that agreement fixes, where it is "
-            "regular). Evidences of other small sets are of other data, and other questions are "
-            "left to be held out. Bits of a continuous network depend on lambda and the scales; "
-            "only their differences compare with the costs of a discrete account."
+            "regular). Other small sets leave other questions to be held out. Bits of a continuous "
+            "network depend on lambda and the scales; only their differences compare with the "
+            "costs of a discrete account."
         )
         return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
 

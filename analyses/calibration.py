@@ -7,6 +7,7 @@ parameters would leave blind (M. Modrak et al., Bayesian Analysis (2023), doi:10
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import arviz  # noqa: F401 - the accessor azstats
 import jax
@@ -29,6 +30,7 @@ from inference.answers import answers
 from inference.backends.base import Sampler
 from inference.directions import agreement_directions
 from inference.moves.density import describe
+from inference.reflections import reflected
 from inference.results.draws import Draws
 from inference.results.run import Result
 from inference.results.sampled import verdict
@@ -100,7 +102,7 @@ def simulations(
     """
     if model.observation is None:
         raise InvalidInput("model", "one without an observation", "one with a NumPyro program")
-    direction = jnp.asarray(agreement_directions(model)[:1])
+    direction = jnp.asarray(agreement_directions(model).rows[:1])
     for index in indices:
         key_true, key_data, key_w, key_draw, key_tie = jax.random.split(
             jax.random.fold_in(jax.random.key(seed), index), 5
@@ -114,7 +116,9 @@ def simulations(
             yield {_CONVERGED: 0.0}
             continue
         result, _ = verdict(posed, draws, draws.answers or answers(posed, draws.values["theta_2"]))
-        found = _quantities(posed, direction, *_ranked(draws))
+        # Judged in one copy, but the truth may lie in any.
+        drawn = replace(draws, values=reflected(posed, key_draw, draws.values))
+        found = _quantities(posed, direction, *_ranked(drawn))
         negative = _agreeing(key_w, posed, true.theta_1) if "negative" in draws.values else None
         truth = _quantities(posed, direction, true.theta_1, true.theta_2, negative)
         ties = np.asarray(jax.random.uniform(key_tie, (len(found),)))

@@ -19,8 +19,7 @@ class Comparisons(WorldAnalysis):
     """Posterior by what was observed: majority labels, confident comparisons, or both.
 
     All see the same cases, some of which divide the judges. Plain labels use these too; comparisons
-    leave out what nobody is confident about. Their likelihoods are of different data, so that
-    evidences do not compare.
+    leave out what nobody is confident about. Their likelihoods are of different data.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from generative.ledger import FUNCTIONS
 
 
 class LabelErrors(WorldAnalysis):
-    """Posterior and evidence by the number of wrong labels, predictable or not.
+    """Posterior by the number of wrong labels, predictable or not.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class LabelErrors(WorldAnalysis):
             )
         words.append(
             "Predictable errors are additional cases of the small set, so that they are also asked "
-            "to agree; evidences are of other data in every row and do not compare."
+            "to agree."
         )
         return "\n\n".join([self.tables(data), " ".join(words), self.doubts(data)])
 

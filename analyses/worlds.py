@@ -29,7 +29,8 @@ ASSUMED = (
     "these held-out questions and not others of their kind, which rows share where they share the "
     "questions. Probabilities are conditional on the network, its prior scales, lambda and the "
     "data sets of the configuration. A head counts as the function whose answers it gives most "
-    "probably, which it need not be close to."
+    "probably, which it need not be close to. Where no evidence is given chains were not compared "
+    "with populations from the prior."
 )
 EVIDENCE = (
     " Evidences are of populations that start from the two-stage prior annealed at each theta_1, "
@@ -66,7 +67,7 @@ class WorldAnalysis(Analysis):
     bits: ClassVar[Literal["log_evidence", "bits_saved"]] = "bits_saved"
     world: Literal["jevons", "room", "digits"] = "jevons"
     options: dict[str, bool | int | float | str] = {}
-    # On jevons 2000 draws count for 225 to 400 in the slowest of hundreds of answers.
+    # With a third of these the tails of one of hundreds of answers failed in most runs on jevons.
     hmc: HMC = HMC(num_draws=1500, negative="persistent", evidence_particles=0)
 
     def check(self) -> None:

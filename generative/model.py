@@ -63,9 +63,9 @@ class TwoStageModel(Data):
         What else is known about each question of a set, one array per column, such as `bob_label`,
         the human's answer; kept with every run.
     reflections : iterable of pytrees like theta_0, or array of shape (g, d), optional
-        Changes of signs, 1 or -1, each of which leaves both stages, C and L as they are if it is
-        made in theta_1 and theta_2: those of all weights of a hidden unit of tanh, say. Chains
-        then need not go from one of these modes to the other.
+        Changes of signs, 1 or -1, each of which leaves both stages, C, L and answers as they are
+        if it is made in theta_1 and theta_2: those of all weights of a hidden unit of tanh, say.
+        theta_0 must be 0 there. Chains then need not go from one of these modes to the other.
 
     Raises
     ------

@@ -40,8 +40,8 @@ def check_points(model: TwoStageModel, seed: int = 0) -> None:
     ------
     InvalidInput
         If C is negative beyond rounding or NaN, L is NaN or +infinity, the heads' answers to a
-        labelled set are no probabilities, or a reflection changes a stage, C or L. The sentence
-        names the point.
+        labelled set are no probabilities, or a reflection changes a stage, C, L or an answer. The
+        sentence names the point, where there is one.
     """
     number = _NUM_POINTS if model.dimension <= _LARGEST else _FEWEST_POINTS
     points = _draws(jax.random.key(seed), model, number)
@@ -71,7 +71,7 @@ def check_points(model: TwoStageModel, seed: int = 0) -> None:
 def _check_reflections(
     model: TwoStageModel, points: Float[np.ndarray, "n d"], found: dict[str, np.ndarray]
 ) -> None:
-    """Compare both stages, C and L at the points with those at a random reflection of each pair."""
+    """Compare stages, C, L and answers at the points with those at a reflection of each pair."""
     half = random_signs(model.reflections, np.random.default_rng(0), (len(points) // 4,))
     # With each product that of all other reflections, so that every one is a factor somewhere.
     signs = np.concatenate([half, half * np.prod(model.reflections, axis=0)])
@@ -79,8 +79,8 @@ def _check_reflections(
     before = found | {"stages": np.asarray(_log_stages(model, points))}
     with blame("model", "C, L and heads that can be computed at any theta"):
         after = _evaluate(model, reflected) | {"stages": _log_stages(model, reflected)}
-    for name in ("stages", "disagreement", "log_likelihood"):
-        x, y = before[name], np.asarray(after[name])
+    for name, x in before.items():
+        y = np.asarray(after[name])
         least = _tolerance(model)  # nats
         if name == "disagreement":
             least /= max(float(model.agreement.strength), 1.0)
@@ -89,7 +89,7 @@ def _check_reflections(
             first = int(bad.argmax())
             where = "" if name == "stages" else f" {_described(points[first])}"
             change = f"{name} from {x[first]:.6g} to {y[first]:.6g}{where}"
-            allowed = "signs that leave both stages, C and L as they are"
+            allowed = "signs that leave both stages, C, L and answers as they are"
             raise InvalidInput("reflections", f"a change of {change}", allowed)
 
 

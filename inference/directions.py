@@ -7,58 +7,65 @@ active subspace of C (P. G. Constantine, E. Dow and Q. Wang, SIAM J. Sci. Comput
 doi:10.1137/130916138).
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from generative import TwoStageModel
+from inference.reflections import turned_together
 
 _NUM_GRADIENTS, _BATCH = 64, 16
 _SMALLEST_RELATIVE = 1e-6
 
 
-def agreement_directions(model: TwoStageModel) -> Float[np.ndarray, "k d"]:
-    """Return orthonormal directions of (theta_1 - theta_0) / s1, the leading ones first.
+class Directions(NamedTuple):
+    """Orthonormal directions of (theta_1 - theta_0) / s1, the leading ones first.
 
-    Each of them is turned by a reflection of the model, or left alone. They come from gradients at
-    draws from both stages without agreement, which no data and no chain can move: two runs of one
-    model are judged along the same directions.
+    Attributes
+    ----------
+    rows : array, shape (k, d)
+        Of k <= 64 directions; none where C has no gradient or theta_1 is constant.
+    group : int array, shape (k,)
+        Directions of one group are turned by the same reflections of the model.
+    is_turned : bool array, shape (k,)
+        Whether any reflection turns the direction.
+    """
+
+    rows: Float[np.ndarray, "k d"]
+    group: Int[np.ndarray, " k"]
+    is_turned: Bool[np.ndarray, " k"]
+
+
+def agreement_directions(model: TwoStageModel) -> Directions:
+    """Return the directions along which C changes.
+
+    They come from gradients at draws from both stages without agreement, which no data and no chain
+    can move: two runs of one model are judged along the same directions. A reflection of the model
+    turns each of them as a whole, or leaves it alone.
 
     Parameters
     ----------
     model : TwoStageModel
-
-    Returns
-    -------
-    array, shape (k, d)
-        Of k <= 64 directions; none where C has no gradient or theta_1 is constant.
     """
     gradients = np.asarray(_whitened_gradients(model), float)
     gradients = gradients[np.isfinite(gradients).all(axis=1)]
+    groups = turned_together(model)
     if not gradients.any():
-        return np.zeros((0, model.dimension))
-    found, values = [], []
-    # Apart for coordinates whose signs do not change together: a reflection then turns a direction
-    # as a whole, or leaves it alone.
-    for mask in _together(model):
-        _, weights, rows = np.linalg.svd(gradients[:, mask], full_matrices=False)
-        whole = np.zeros((len(rows), model.dimension))
-        whole[:, mask] = rows
-        found.append(whole)
-        values.append(weights)
-    weights = np.concatenate(values)
+        return Directions(np.zeros((0, model.dimension)), np.zeros(0, int), np.zeros(0, bool))
+    parts = [np.linalg.svd(gradients[:, mask], full_matrices=False)[1:] for mask, _ in groups]
+    weights = np.concatenate([weight for weight, _ in parts])
+    group = np.repeat(np.arange(len(parts)), [len(weight) for weight, _ in parts])
+    within = np.concatenate([np.arange(len(weight)) for weight, _ in parts])
     order = np.argsort(-weights, kind="stable")[:_NUM_GRADIENTS]
-    chosen = order[weights[order] > _SMALLEST_RELATIVE * weights.max()]
-    return np.concatenate(found)[chosen]
-
-
-def _together(model: TwoStageModel) -> list[np.ndarray]:
-    """Masks of the coordinates that the same reflections turn."""
-    if not len(model.reflections):
-        return [np.ones(model.dimension, bool)]
-    _, group = np.unique(model.reflections, axis=1, return_inverse=True)
-    return [group == index for index in range(group.max() + 1)]
+    order = order[weights[order] > _SMALLEST_RELATIVE * weights.max()]
+    rows = np.zeros((len(order), model.dimension))
+    for row, index in zip(rows, order, strict=True):
+        row[groups[group[index]][0]] = parts[group[index]][1][within[index]]
+    turned = np.array([is_turned for _, is_turned in groups])
+    return Directions(rows, group[order], turned[group[order]])
 
 
 def whitened_shift(

@@ -11,7 +11,7 @@ import numpy as np
 from generative import TwoStageModel
 from inference.answers import answers
 from inference.directions import agreement_directions, whitened_shift
-from inference.reflections import turns
+from inference.reflections import in_one_copy
 
 # Directions that are judged one by one.
 _LEADING = 3
@@ -50,7 +50,8 @@ def functionals(
 def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """theta_1 along the directions in which C changes; shape (chain, draw).
 
-    Squared where a reflection of the model turns the direction: the sign has no law of its own.
+    Where reflections of the model turn a direction, its sign alone means nothing: there it is the
+    square, and products of directions that are turned together.
     Empty where C has no gradient, or where only a few draws are kept whole.
 
     Parameters
@@ -62,14 +63,19 @@ def where_z_acts(model: TwoStageModel, values: dict[str, np.ndarray]) -> dict[st
     if values["theta_1"].shape[:2] != values["lp"].shape:
         return {}
     directions = agreement_directions(model)
-    if not len(directions):
+    if not len(directions.rows):
         return {}
-    along = whitened_shift(model, values["theta_1"]) @ directions.T
-    leading: dict[str, np.ndarray] = {}
-    for i, is_turned in enumerate(directions[:_LEADING, turns(model)].any(axis=1)):
-        name = f"theta_1_along_{i + 1}"
-        leading |= {f"{name}_squared": along[..., i] ** 2} if is_turned else {name: along[..., i]}
-    return leading | {"theta_1_projected": np.sum(along**2, axis=-1)}
+    along = whitened_shift(model, values["theta_1"]) @ directions.rows.T
+    result = {}
+    for i in range(min(_LEADING, along.shape[-1])):
+        if not directions.is_turned[i]:
+            result[f"theta_1_along_{i + 1}"] = along[..., i]
+            continue
+        result[f"theta_1_along_{i + 1}_squared"] = along[..., i] ** 2
+        for j in range(i):
+            if directions.group[j] == directions.group[i]:
+                result[f"theta_1_along_{j + 1}_times_{i + 1}"] = along[..., j] * along[..., i]
+    return result | {"theta_1_projected": np.sum(along**2, axis=-1)}
 
 
 def bounded_cost(cost: Any) -> Any:
@@ -107,7 +113,8 @@ def judged(
         # Of a large model only a few draws are kept whole.
         return result | {n: values[n] for n in ("squared_distance_1", "squared_distance_2")}
     free = {"theta_1": model.moving_1, "theta_2": model.moving_1 | model.moving_2}
-    for name, mask in free.items():
+    pair = in_one_copy(model, values["theta_1"], values["theta_2"])
+    for (name, mask), theta in zip(free.items(), pair, strict=True):
         if mask.any():
-            result[name] = np.where(turns(model), np.abs(values[name]), values[name])[..., mask]
+            result[name] = theta[..., mask]
     return result

@@ -161,8 +161,9 @@ def _fingerprint(model: TwoStageModel) -> list[float]:
     points = np.stack([origin, (origin + spread * wave).astype(origin.dtype)])
     values = over_points(Partial(_values_at, model), points)
     numbers = [float(model.agreement.strength), *(float(x) for of in values for x in of)]
-    signs = model.reflections
-    return numbers + [float(zlib.crc32(signs.tobytes()))] * bool(len(signs))
+    if len(model.reflections):
+        numbers.append(float(zlib.crc32(model.reflections.tobytes())))
+    return numbers
 
 
 def _values_at(model: TwoStageModel, theta: Array) -> tuple[Array, Array]:

@@ -155,6 +155,28 @@ def test_two_modes_that_no_chain_crosses(seed):
         mean, variance = (np.atleast_1d(truth[f"{what}_{index}"]) for what in ("mean", "cov"))
         assert np.abs(moments_z(draws, mean, np.diag(variance))).max() < z_limit(4)
     assert stats.binomtest(int((draws < 0).sum()), draws.size).pvalue > 1e-6
+    assert any("nothing of how chains mix" in note for note in run.notes)
+
+
+def test_signs_relative_to_each_other_are_judged(seed):
+    """Of four modes the reflection makes two of each other: chains in unequal shares fail."""
+    model = two_modes(
+        theta_0=jnp.zeros(2),
+        log_likelihood=lambda t: -30 * jnp.sum((t**2 - 1) ** 2),
+        reflections=[-np.ones(2)],
+    )
+    rng = np.random.default_rng(seed)
+    pair = rng.normal(np.ones((2, 4, 100, 2)), 0.1)
+    pair[:, 0, :, 1] *= -1  # one chain of four
+    flat = tuple(x.reshape(400, 2) for x in pair)
+    statistics = over_points(jax.tree_util.Partial(describe_pair, model), flat)
+    values = {name: np.asarray(x).reshape(4, 100) for name, x in statistics.items()}
+    values |= {"theta_1": pair[0], "theta_2": pair[1]}
+    _, checks = verdict(model, Draws(reflected(model, jax.random.key(seed), values)), {})
+    assert not {check.name: check for check in checks}["rhat"].passed
+    pair[:, 0, :, 1] *= -1
+    found = judged(model, values, {})
+    assert np.ptp(np.sign(found["theta_2"])) == 0
 
 
 def test_two_modes_without_their_reflection(seed):

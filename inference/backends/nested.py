@@ -41,7 +41,7 @@ class NestedSampling(PopulationBackend):
         target needs.
     num_sweeps : int
         Moves of a new point from the live point that it starts at. Too few, and points drift, which
-        insertion ranks see, or hardly move, which they do not.
+        insertion ranks see, or hardly move, which the check `exchange` sees of theta_1.
     target_standard_error : float
         Of the log evidence, nats.
     max_nats : float
@@ -155,8 +155,8 @@ def _exchange(progress: np.ndarray) -> Check:
     return Check(
         "exchange",
         worst >= _LEAST_PROGRESS,
-        f"theta_1 of a new point moves {worst:.2f} of twice its variance in the worst {length} "
-        f"nats, at least {_LEAST_PROGRESS}",
+        f"squared steps of theta_1 of a new point sum to {worst:.2f} times twice its variance in "
+        f"the worst {length} nats, at least {_LEAST_PROGRESS}; else raise num_sweeps",
         "both",
     )
 

@@ -67,10 +67,10 @@ class NestedRuns(NamedTuple):
     finished : bool array, shape (run,)
         Whether the live points hold less than a thousandth of the evidence.
     acceptance_rate : float array, shape (chunk,)
-        Of the exchange move, a mean over all runs for every nat of compression.
+        Of the exchange move, a mean over all runs for about every nat of compression.
     progress : float array, shape (chunk,)
-        Of the sweeps of one new point: how far they take theta_1 squared, in units of twice the
-        variance of the reference.
+        Squared steps of the sweeps of one new point, in units of twice the variance of their
+        reference, if none bounces: the sum in the run that makes least.
     step_size : float
         Last angle of leapfrog steps of theta_2, radians.
     num_failed : int
@@ -214,7 +214,7 @@ def _gathered(
         settings.num_live,
         _is_finished(state),
         np.array([info.rate_exchange.mean() for info in infos]),
-        np.array([settings.num_sweeps * info.progress.mean() for info in infos]),
+        np.array([settings.num_sweeps * info.progress.mean(axis=1).min() for info in infos]),
         step_size,
         int(sum(info.num_failed.sum() for info in infos)),
         np.asarray(live.position["theta_1"]),

@@ -105,13 +105,16 @@ def run_maximizer(
     if log_z is None:
         notes.append("log Z not estimated in so large a model: the best start is that of lp alone")
     else:
-        ranked = ranked - log_z.value
+        values, errors = (
+            np.array([float(np.squeeze(x)) for x in numbers])
+            for numbers in zip(*((x.value, x.standard_error) for x in log_z), strict=True)
+        )
+        ranked = ranked - values
         statistics |= {
-            "log_normalizer": np.asarray(log_z.value),
-            "log_normalizer_se": np.asarray(log_z.standard_error),
+            "log_normalizer": values,
+            "log_normalizer_se": errors,
             "objective": ranked,
         }
-        notes += [log_z.note] * bool(log_z.note)
     best = int(np.argmax(np.where(np.isfinite(ranked), ranked, -np.inf)))
     checks = _checks(model, statistics, best)
     uses_negatives = note is None and not model.agreement.is_tractable
@@ -124,10 +127,10 @@ def run_maximizer(
     if note is not None:
         how = "log evidence: not estimated, as this is not the maximum of the joint density"
     if log_z is not None:
-        values, errors = np.asarray(log_z.value), np.asarray(log_z.standard_error)
+        notes += [log_z[best].note] * bool(log_z[best].note)
         error_z = float(errors[best])
         notes.append(_agreement_of_starts(ranked, errors, best))
-        bits_saved = Estimate(-float(values[best]), error_z, method=log_z.method)
+        bits_saved = Estimate(-float(values[best]), error_z, method=log_z[best].method)
         if laplace and note is None:
             at_best = Estimate(float(ranked[best]), error_z)
             log_evidence, how = _laplace(key_laplace, model, found, best, at_best, checks)
@@ -168,7 +171,7 @@ def _described(model: TwoStageModel, found: Ascended) -> dict[str, np.ndarray]:
 
 def _log_normalizers(
     model: TwoStageModel, found: Ascended, statistics: dict[str, np.ndarray], seed: int
-) -> Estimate | None:
+) -> list[Estimate] | None:
     """Log Z of every start, estimated once for those that ended in one place."""
     if model.dimension > _LARGEST_NORMALIZED and not model.agreement.is_tractable:
         return None
@@ -179,16 +182,11 @@ def _log_normalizers(
     for start in range(number):
         apart = np.max([np.abs(x - x[start]) for x in keys], axis=0)
         place[start] = np.argmax(apart <= _SAME_PLACE)  # itself, if nowhere earlier
-    chosen, index = np.unique(place, return_inverse=True)
     # One after another: programs do not depend on how many places the starts ended in.
-    each = [log_normalizer(model, found.theta_1[[i]], seed=seed) for i in chosen]
-    value, error = (
-        np.array([float(np.squeeze(x)) for x in numbers])[index]
-        for numbers in zip(*((x.value, x.standard_error) for x in each), strict=True)
-    )
-    method = ", ".join(dict.fromkeys(x.method for x in each))
-    note = "; ".join(dict.fromkeys(x.note for x in each if x.note))
-    return Estimate(value, error, method=method, note=note)
+    at = {
+        i: log_normalizer(model, found.theta_1[[i]], seed=seed + int(i)) for i in np.unique(place)
+    }
+    return [at[i] for i in place]
 
 
 def _ledger(

@@ -18,6 +18,10 @@ from inference.results.draws import Draws
 from inference.results.run import Result, Run
 from inference.results.tree import build_tree
 
+_REFLECTED = (
+    "signs of parameters that the model's reflections turn were drawn anew for every draw: "
+    "they say nothing of how chains mix"
+)
 _NUM_PRIOR_DRAWS, _PRIOR_BATCH, _PRIOR_CAP = 500, 20, 2000
 # Beyond this, hundreds of parameter vectors are too much for what runs beside the draws.
 _LARGEST_KEPT = 30_000
@@ -54,11 +58,12 @@ def run_of(
     bits_saved, missing = _bits_saved(model, draws, key_cost)
     prior, note = _prior(model, key_prior)
     notes = [*draws.notes, *missing, *note, how]
+    notes += [_REFLECTED] * bool(len(model.reflections))
     notes += [f"not checked: {what}" for what in draws.unverified]
     notes += [f"not the posterior: {draws.other_target}"] if draws.other_target else []
     tree = build_tree(
         model,
-        reflected(model, key, draws.values),
+        reflected(model, prng.fold_in(key, 5), draws.values),
         prior=prior,
         posterior_answers=answered,
         checks=checks,

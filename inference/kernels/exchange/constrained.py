@@ -74,8 +74,8 @@ class ConstrainedInfo(NamedTuple):
     rate_exchange : float array
         Acceptance of the exchange.
     progress : float array
-        Mean squared distance that the trajectory of both goes, at most 1, in units of twice the
-        variance of its reference.
+        Mean squared distance that the trajectory of both goes if it does not bounce, in units of
+        twice the variance of its reference.
     num_failed : int array
         Negative samples that were not found.
     """
