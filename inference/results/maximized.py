@@ -182,10 +182,9 @@ def _log_normalizers(
     for start in range(number):
         apart = np.max([np.abs(x - x[start]) for x in keys], axis=0)
         place[start] = np.argmax(apart <= _SAME_PLACE)  # itself, if nowhere earlier
-    # One after another: programs do not depend on how many places the starts ended in.
-    at = {
-        i: log_normalizer(model, found.theta_1[[i]], seed=seed + int(i)) for i in np.unique(place)
-    }
+    # One after another: programs do not depend on how many places the starts ended in. With the
+    # same random numbers, so that places differ by less noise than each has.
+    at = {i: log_normalizer(model, found.theta_1[[i]], seed=seed) for i in np.unique(place)}
     return [at[i] for i in place]
 
 
