@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import xarray as xr
 
 from analyses.cells import Cell
-from analyses.worlds import WorldAnalysis, difference, trend, verdict
+from analyses.worlds import SAMPLER, WorldAnalysis, difference, trend, verdict
 from generative.setups import Setup
 from inference import HMC, MaximumAPosteriori
 
@@ -50,7 +50,7 @@ class HeadPairs(WorldAnalysis):
     name: ClassVar[str] = "head_pairs"
     bits: ClassVar[Literal["log_evidence", "bits_saved"]] = "log_evidence"
     varied: ClassVar[tuple[str, ...]] = ("first_head", "stage", "setting", "corrected_fraction")
-    hmc: HMC = HMC(num_draws=1500, negative="persistent")
+    hmc: HMC = SAMPLER
     maximum: MaximumAPosteriori = MaximumAPosteriori(
         num_starts=4, num_warmup=800, num_steps=1000, num_ledger_points=0
     )

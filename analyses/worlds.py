@@ -36,6 +36,8 @@ EVIDENCE = (
     " Evidences are of populations that start from the two-stage prior annealed at each theta_1, "
     "which is approximate."
 )
+# With a third of these draws the tails of one of hundreds of answers failed in most runs on jevons.
+SAMPLER = HMC(num_draws=1500, negative="persistent")
 
 
 def _increasing(values: list[int]) -> list[int]:
@@ -67,8 +69,7 @@ class WorldAnalysis(Analysis):
     bits: ClassVar[Literal["log_evidence", "bits_saved"]] = "bits_saved"
     world: Literal["jevons", "room", "digits"] = "jevons"
     options: dict[str, bool | int | float | str] = {}
-    # With a third of these the tails of one of hundreds of answers failed in most runs on jevons.
-    hmc: HMC = HMC(num_draws=1500, negative="persistent", evidence_particles=0)
+    hmc: HMC = SAMPLER.model_copy(update={"evidence_particles": 0})
 
     def check(self) -> None:
         """Refuse options that cannot be used, or that would make the names of the runs wrong."""

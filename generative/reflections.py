@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Bool, Int8
 
 from generative.errors import InvalidInput
 from generative.parameters import ParameterSpace
@@ -52,6 +52,20 @@ def random_signs(
         Of the batch.
     """
     is_factor = rng.integers(0, 2, (*shape, len(reflections)), dtype=np.int8)
+    return product(reflections < 0, is_factor > 0)
+
+
+def product(
+    turned: Bool[np.ndarray, "g d"], is_factor: Bool[np.ndarray, "*shape g"]
+) -> Int8[np.ndarray, "*shape d"]:
+    """Return the signs of products of reflections.
+
+    Parameters
+    ----------
+    turned : bool array, shape (g, d)
+        The coordinates that each reflection turns.
+    is_factor : bool array, shape (..., g)
+    """
     # In floats, which hold such counts exactly: NumPy multiplies matrices of integers slowly.
-    count = is_factor.astype(np.float32) @ (reflections < 0).astype(np.float32)
+    count = is_factor.astype(np.float32) @ turned.astype(np.float32)
     return (1 - 2 * (count % 2)).astype(np.int8)

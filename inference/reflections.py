@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from generative import TwoStageModel
-from generative.reflections import random_signs
+from generative.reflections import product, random_signs
 
 _REFLECTED = ("theta_1", "theta_2", "negative")
 
@@ -64,8 +64,7 @@ def in_one_copy(
     if not kept:
         return theta_1, theta_2
     chosen, pivots = (list(x) for x in zip(*kept, strict=True))
-    count = (theta_2[..., pivots] < 0).astype(np.float32) @ rows[chosen].astype(np.float32)
-    signs = (1 - 2 * (count % 2)).astype(theta_1.dtype)
+    signs = product(rows[chosen], theta_2[..., pivots] < 0).astype(theta_1.dtype)
     return signs * theta_1, signs * theta_2
 
 
