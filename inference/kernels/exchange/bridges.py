@@ -167,13 +167,13 @@ def with_bridges(
     key_pairs, key_learn = jax.random.split(key)
     found = pairs(key_pairs, model, mover, tuning, theta_1, negative)
     quadratic = jax.tree.map(lambda x: x[0], tuning.transport)
-    learned, is_better, explained = learn(key_learn, model, quadratic, found)
+    learned, explained = learn(key_learn, model, quadratic, found)
     drawn = (x.reshape(-1, model.dimension) for x in (theta_1, negative))
     learned = learned.followed(model, *drawn, NUM_BRIDGES)
 
     def chosen(own: LinearGaussianAgreement) -> NormalizerSurrogate:
         plain = NormalizerSurrogate.uncorrected(model, own)
-        return jax.tree.map(lambda x, y: jnp.where(is_better, x, y), learned, plain)
+        return jax.tree.map(lambda x, y: jnp.where(learned.is_learned, x, y), learned, plain)
 
     return restarted(
         tuning._replace(

@@ -3,8 +3,8 @@
 The gradient of log Z is a mean over negative samples, grad log Z(theta_1) = E[grad log f(w | .)]
 with w ~ q(. | theta_1), so a regression of these gradients on theta_1 fits the gradient of a
 potential, and needs no value of Z. Pairs are free: at any theta_1, w can be moved again. Frozen
-after warm-up the potential is a force and a shift like those of the quadratic surrogate, whose
-correction it is: a poor one costs acceptance, and nothing else.
+after warm-up the potential is a force and a shift like those of the quadratic surrogate, which it
+scales and corrects: a poor one costs acceptance, and nothing else.
 """
 
 from dataclasses import replace
@@ -70,12 +70,16 @@ class NormalizerSurrogate(eqx.Module):
     Parameters
     ----------
     quadratic : LinearGaussianAgreement
+    scale : float array
+        What its log Z is multiplied by. A mean curvature of C says little of log Z where the
+        directions in which C is curved change with theta, as in networks: next to 0 there.
     correction : Correction
     follows : array, shape (2,)
         Shares of the quadratic's and of the correction's part in the shift.
     """
 
     quadratic: LinearGaussianAgreement
+    scale: Float[Array, ""]
     correction: Correction
     follows: Float[Array, "2"]
 
@@ -83,21 +87,26 @@ class NormalizerSurrogate(eqx.Module):
     def uncorrected(
         cls, model: TwoStageModel, quadratic: LinearGaussianAgreement
     ) -> "NormalizerSurrogate":
-        """Return the quadratic, with a correction that is 0."""
+        """Return the quadratic as it is."""
         number, dtype = rank(model), model.space.origin.dtype
         units = jnp.zeros(_NUM_UNITS, dtype)
         rows = jnp.zeros((number, model.dimension), dtype)
         slopes, linear = jnp.zeros((_NUM_UNITS, number), dtype), jnp.zeros(number, dtype)
         correction = Correction(rows, slopes, units, units, linear)
-        return cls(quadratic, correction, jnp.ones(2, dtype))
+        return cls(quadratic, jnp.ones((), dtype), correction, jnp.ones(2, dtype))
+
+    @property
+    def is_learned(self) -> Bool[Array, ""]:
+        """Whether it is more than a quadratic."""
+        return (self.correction.rows != 0).any()
 
     def log_normalizer(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
         """Surrogate of log Z(theta_1), nats, up to a constant."""
-        return self.quadratic.log_normalizer(theta_1) + self.correction(theta_1)
+        return self.scale * self.quadratic.log_normalizer(theta_1) + self.correction(theta_1)
 
     def score(self, model: TwoStageModel, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
         """Its gradient, kept where that of log Z must lie."""
-        value = self.quadratic.score(theta_1) + self.correction.score(theta_1)
+        value = self.scale * self.quadratic.score(theta_1) + self.correction.score(theta_1)
         return bounded(model, value)
 
     def centre(self, model: TwoStageModel, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -105,7 +114,7 @@ class NormalizerSurrogate(eqx.Module):
 
         A Gaussian second stage has E[w] = theta_1 + S2 grad log Z(theta_1).
         """
-        linear = self.quadratic.gain(theta_1)
+        linear = theta_1 + self.scale * (self.quadratic.gain(theta_1) - theta_1)
         if not model.second_stage.is_gaussian:
             return linear
         bend = self.correction.score(theta_1)
@@ -169,17 +178,17 @@ class Pairs(NamedTuple):
 @jax.jit
 def learn(
     key: jax.Array, model: TwoStageModel, quadratic: LinearGaussianAgreement, pairs: Pairs
-) -> tuple[NormalizerSurrogate, Bool[Array, ""], Float[Array, ""]]:
-    """Correct a quadratic by pairs.
+) -> tuple[NormalizerSurrogate, Float[Array, ""]]:
+    """Scale a quadratic, and correct it, by pairs.
 
     Returns
     -------
     NormalizerSurrogate
-    is_better : bool array
-        Whether it explains more than the quadratic alone, at values of theta_1 that were held out.
+        Of the quadratic as it is, scaled, and scaled and corrected the one that explains most at
+        values of theta_1 that were held out.
     explained : float array
-        Share of the variance of the *mean* score that it explains there, quadratic part included:
-        the noise of single samples cancels in the product of two of them.
+        Share of the variance of the *mean* score that it explains there: the noise of single
+        samples cancels in the product of two of them.
     """
     usable = jnp.isfinite(pairs.scores).all(axis=(0, 2)) & jnp.isfinite(pairs.theta_1).all(axis=1)
     theta_1 = jnp.where(usable[:, None], pairs.theta_1, pairs.theta_1[jnp.argmax(usable)])
@@ -190,16 +199,35 @@ def learn(
     rows = jnp.where(spread > 0, basis / jnp.where(spread > 0, spread, 1), 0)
     x = theta_1 @ rows.T
     scores = jnp.where(usable[:, None], pairs.scores, 0) * spread
-    target = scores - jax.vmap(quadratic.score)(theta_1) * spread
+    of_quadratic = jax.vmap(quadratic.score)(theta_1) * spread
     is_held_out = jnp.arange(len(x)) < len(x) // _HELD_OUT
     is_fitted = usable & ~is_held_out
-    trained = _trained(key, rows, x, target.mean(axis=0) @ basis.T, is_fitted)
-    found = jax.vmap(trained.along)(x) @ basis
-    weights = (usable & is_held_out).astype(dtype)
-    left, alone, whole = (_covariance(y, weights) for y in (target - found, target, scores))
-    explained = 1 - jnp.minimum(left, alone) / whole
-    whole_shift = jnp.ones(2, dtype)
-    return NormalizerSurrogate(quadratic, trained, whole_shift), left < alone, explained
+    scale, slope = _line(of_quadratic, scores.mean(axis=0), is_fitted.astype(dtype))
+    plain = NormalizerSurrogate.uncorrected(model, quadratic)
+    tilt = replace(plain.correction, rows=rows, linear=basis @ slope)
+    target = (scores.mean(axis=0) - scale * of_quadratic) @ basis.T
+    trained = _trained(key, tilt, x, target, is_fitted)
+    candidates = [plain, *(replace(plain, scale=scale, correction=c) for c in (tilt, trained))]
+    held_out = (usable & is_held_out).astype(dtype)
+
+    def left(surrogate: NormalizerSurrogate) -> Array:
+        found = jax.vmap(surrogate.correction.along)(x) @ basis
+        return _covariance(scores - surrogate.scale * of_quadratic - found, held_out)
+
+    unexplained = jnp.stack([left(surrogate) for surrogate in candidates])
+    best = jnp.argmin(jnp.where(jnp.isnan(unexplained), jnp.inf, unexplained))
+    learned = jax.tree.map(lambda *leaves: jnp.stack(leaves)[best], *candidates)
+    return learned, 1 - unexplained[best] / _covariance(scores, held_out)
+
+
+def _line(
+    x: Float[Array, "n d"], y: Float[Array, "n d"], weights: Float[Array, " n"]
+) -> tuple[Float[Array, ""], Float[Array, " d"]]:
+    """Fit y = scale x + intercept by least squares, with one scale for all coordinates."""
+    variance = _covariance(jnp.stack([x, x]), weights)
+    covariance = _covariance(jnp.stack([x, y]), weights)
+    scale = jnp.where(variance > 0, covariance / jnp.where(variance > 0, variance, 1), 1)
+    return scale, weights @ (y - scale * x) / jnp.sum(weights)
 
 
 def _covariance(values: Float[Array, "2 n d"], weights: Float[Array, " n"]) -> Float[Array, ""]:
@@ -211,18 +239,16 @@ def _covariance(values: Float[Array, "2 n d"], weights: Float[Array, " n"]) -> F
 
 def _trained(
     key: jax.Array,
-    rows: Float[Array, "r d"],
+    start: Correction,
     x: Float[Array, "n r"],
     target: Float[Array, "n r"],
     is_fitted: Bool[Array, " n"],
 ) -> Correction:
-    """Fit the units by least squares of gradients, by Adam."""
+    """Add units to a correction without any, by least squares of gradients, by Adam."""
     key_slopes, key_offsets, key_steps = jax.random.split(key, 3)
     number, dtype = x.shape[1], x.dtype
     slopes = jax.random.normal(key_slopes, (_NUM_UNITS, number), dtype) / number**0.5
     offsets = jax.random.normal(key_offsets, (_NUM_UNITS,), dtype) - slopes @ x.mean(axis=0)
-    zeros = jnp.zeros(_NUM_UNITS, dtype)
-    start = Correction(rows, slopes, offsets, zeros, jnp.zeros(number, dtype))
     optimizer = optax.adam(optax.cosine_decay_schedule(_LEARNING_RATE, _NUM_STEPS))
 
     def loss(parameters: tuple[Array, ...], batch: Array) -> Array:
@@ -237,7 +263,7 @@ def _trained(
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(parameters, updates), state), None
 
-    parameters = (start.slopes, start.offsets, start.heights, start.linear)
+    parameters = (slopes, offsets, start.heights, start.linear)
     carry = (parameters, optimizer.init(parameters))
     (parameters, _), _ = jax.lax.scan(step, carry, jax.random.split(key_steps, _NUM_STEPS))
     return _with(start, parameters)

@@ -79,11 +79,10 @@ def refitted(
 
     dtype = draws["negative"].dtype
     normalizers = (tuning.normalizer, NormalizerSurrogate.uncorrected(model, transport))
-    is_learned = (tuning.normalizer.correction.heights != 0).any()
     return Tuning(
         tuning.variance_1,
         transport,
-        jax.tree.map(lambda x, y: jnp.where(is_learned, x, y), *normalizers),
+        jax.tree.map(lambda x, y: jnp.where(tuning.normalizer.is_learned, x, y), *normalizers),
         tuning.explained,
         tuning.num_bridges,
         FirstGivenSecond(model, transport),
