@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jaxtyping import Array, ArrayLike, Float, Int, Int8, PyTree
+from numpyro import handlers
 
 from generative.agreement import Agreement
 from generative.errors import InvalidInput
@@ -292,7 +293,10 @@ class TwoStageModel(Data):
             # replay the program instead of reusing the support of the first trace.
             numpyro.deterministic("theta_2_fixed", theta_2[..., ~self.moving_2])
         if self._log_likelihood is not None:
-            numpyro.factor("log_likelihood", self.log_likelihood(theta_2))
+            # A function that runs a program of its own would leave that one's sites in this.
+            with handlers.block():
+                value = self.log_likelihood(theta_2)
+            numpyro.factor("log_likelihood", value)
         elif self.observation is not None:
             self.observation(self.space.unravel(theta_2))
 

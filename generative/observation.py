@@ -78,12 +78,14 @@ class Observation(Data):
 
     def log_likelihood(self, theta: PyTree) -> Float[Array, ""]:
         """Log density of the data, nats."""
-        return log_density(self, (theta,), {}, {})[0]
+        with handlers.block():  # sites are seen by no program in which this is called
+            return log_density(self, (theta,), {}, {})[0]
 
     def batch_log_likelihood(self, theta: PyTree, chosen: Int[Array, " n"]) -> Float[Array, ""]:
         """Estimate the log density of N answers by N / n times that of n of them, nats."""
         data, inputs = jax.tree.map(lambda x: x[chosen], (self.data, self.inputs))
-        value = log_density(lambda t: self._run(data, inputs, t), (theta,), {}, {})[0]
+        with handlers.block():
+            value = log_density(lambda t: self._run(data, inputs, t), (theta,), {}, {})[0]
         return value * (len(jax.tree.leaves(self.inputs)[0]) / len(chosen))
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:

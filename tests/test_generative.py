@@ -6,7 +6,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, Predictive
+from numpyro.infer.util import log_density
 from scipy import integrate, stats
 
 from generative import (
@@ -24,6 +26,8 @@ from generative import (
     simulate,
     two_stage,
 )
+from generative.setups import set_up
+from inference.moves.density import log_joint
 from tests.oracles import double_well_evidences, linear_posterior
 from tests.statistical import assert_centred_gaussian, z_limit
 
@@ -249,6 +253,23 @@ def test_observation_gives_the_likelihood_and_simulates():
     np.testing.assert_allclose(model.log_likelihood(jnp.array([0.7, 0.0])), expected)
     unseen = model.replace(data=None)
     assert Predictive(two_stage, num_samples=5)(jax.random.key(0), unseen)["y"].shape == (5, 3)
+
+
+@pytest.mark.parametrize("given", ["by the set-up", "by the user"])
+def test_data_count_once_where_a_likelihood_runs_a_program_of_its_own(given):
+    model = model_with(observation=bernoulli, data={"y": [1, 0, 1]}, agreement_strength=2.0)
+    penalised = set_up(model, "z-omitted")
+    if given == "by the user":
+        program = handlers.condition(bernoulli, {"y": jnp.array([1, 0, 1])})
+
+        def log_likelihood(theta):
+            return log_density(program, (theta,), {}, {})[0] + model.agreement.log_factor(theta)
+
+        penalised = penalised.replace(log_likelihood=log_likelihood)
+    theta_1, theta_2 = jax.random.normal(jax.random.key(0), (2, 2))
+    pair = {"theta_1": theta_1, "theta_2": theta_2}
+    found = log_density(two_stage, (penalised,), {}, pair)[0]
+    assert np.isclose(found, log_joint(model, theta_1, theta_2))
 
 
 def test_problems_by_name():
