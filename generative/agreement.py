@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
+from numpyro import handlers
 
 from generative.errors import IntractableNormalizer, InvalidInput
 from generative.linear import (
@@ -114,7 +115,9 @@ class Agreement(Data):
         return self._evaluate if self._has_residuals else None
 
     def _evaluate(self, theta: Float[Array | np.ndarray, " d"]) -> Array:
-        return jnp.asarray(self._given.whole(self._space.unravel(theta)), self._space.origin.dtype)
+        with handlers.block():  # a program that it runs leaves no sites in the model's
+            value = self._given.whole(self._space.unravel(theta))
+        return jnp.asarray(value, self._space.origin.dtype)
 
     def log_factor(self, theta: Float[Array | np.ndarray, " d"]) -> Float[Array, ""]:
         """-lambda C of one parameter vector, nats; 0 where lambda = 0, though C be infinite."""

@@ -90,7 +90,8 @@ class Observation(Data):
 
     def answer_log_likelihood(self, theta: PyTree) -> dict[str, Array]:
         """Log likelihood of each observed answer, by site, nats."""
-        trace = handlers.trace(self).get_trace(theta)
+        with handlers.block():
+            trace = handlers.trace(self).get_trace(theta)
         return {name: trace[name]["fn"].log_prob(trace[name]["value"]) for name in self.data}
 
     def check(self, theta: PyTree) -> set[str]:
@@ -137,7 +138,8 @@ class Observation(Data):
     def _sites(self, theta: PyTree, key: jax.Array | None = None) -> dict[str, dict[str, Any]]:
         """Sample sites of the program, drawn."""
         program = handlers.seed(self.program, jax.random.key(0) if key is None else key)
-        trace = handlers.trace(program).get_trace(*self._arguments(self.inputs, theta))
+        with handlers.block():
+            trace = handlers.trace(program).get_trace(*self._arguments(self.inputs, theta))
         return {name: site for name, site in trace.items() if site["type"] == "sample"}
 
     def _check_shape(self, name: str, value: Array, expected: tuple[int, ...]) -> None:

@@ -9,7 +9,14 @@ import pytest
 from jax.tree_util import Partial
 from numpyro.infer import MCMC
 
-from generative import AgreementConditioned, LinearGaussianAgreement, problems
+from generative import (
+    AgreementConditioned,
+    GaussianStage,
+    LaplaceStage,
+    LinearGaussianAgreement,
+    StudentTStage,
+    problems,
+)
 from inference import HMC, Result, infer
 from inference.annealing.conditional_smc import annealed_draws
 from inference.backends.hmc import collect_exchange
@@ -150,6 +157,33 @@ def test_a_quadratic_is_scaled_to_what_pairs_say(wells, factor, seed):
     found = jax.vmap(lambda x: learned.score(problem.model, x))(pairs.theta_1)
     assert ((found - truth) ** 2).mean() < 0.1
     assert float(explained) > 0.8 or factor == 0
+
+
+@pytest.mark.parametrize(
+    "stage", [GaussianStage(0.4), LaplaceStage(0.4), StudentTStage(0.4, degrees_of_freedom=3.0)]
+)
+def test_samples_follow_a_scaled_score_where_it_is_their_mean(stage):
+    model = problems.get("rotated_wells", d=3).model.replace(second_stage=stage)
+    variance = model.second_stage.reference_variance
+    quadratic = LinearGaussianAgreement(2 * jnp.eye(3), jnp.zeros(3), variance)
+    plain = NormalizerSurrogate.uncorrected(model, quadratic)
+    scaled = replace(plain, scale=jnp.asarray(0.2))
+    theta_1 = jnp.array([0.3, -0.1, 0.6])
+    mean = theta_1 + variance * scaled.score(model, theta_1)
+    expected = mean if stage.is_gaussian else plain.centre(model, theta_1)
+    assert np.allclose(scaled.centre(model, theta_1), expected)
+
+
+def test_a_fixed_coordinate_does_not_spoil_what_is_learned(wells):
+    problem, pairs = wells
+    model = problem.model
+    held = model.replace(
+        theta_0=jnp.full(4, 0.3), first_stage=GaussianStage(jnp.array([1.0, 1.0, 1.0, 0.0]))
+    )
+    fixed = Pairs(pairs.theta_1.at[:, 3].set(0.3), pairs.scores.at[:, :, 3].set(0.0))
+    quadratic = jax.tree.map(lambda x: x[0], flat_quadratic(model))
+    learned, _ = learn(jax.random.key(2), held, quadratic, fixed)
+    assert np.abs(learned.correction.rows).max() < 100
 
 
 @pytest.mark.slow

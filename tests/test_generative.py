@@ -255,6 +255,13 @@ def test_observation_gives_the_likelihood_and_simulates():
     assert Predictive(two_stage, num_samples=5)(jax.random.key(0), unseen)["y"].shape == (5, 3)
 
 
+def test_a_disagreement_that_runs_a_program_leaves_no_sites():
+    program = handlers.condition(bernoulli, {"y": jnp.array([1, 0, 1])})
+    model = model_with(disagreement=lambda t: -log_density(program, (t,), {}, {})[0])
+    drawn = Predictive(two_stage, num_samples=2)(jax.random.key(0), model)
+    assert set(drawn) == {"theta_1", "theta_2"}
+
+
 @pytest.mark.parametrize("given", ["by the set-up", "by the user"])
 def test_data_count_once_where_a_likelihood_runs_a_program_of_its_own(given):
     model = model_with(observation=bernoulli, data={"y": [1, 0, 1]}, agreement_strength=2.0)

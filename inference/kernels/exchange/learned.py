@@ -97,7 +97,7 @@ class NormalizerSurrogate(eqx.Module):
 
     @property
     def is_learned(self) -> Bool[Array, ""]:
-        """Whether it is more than a quadratic."""
+        """Whether pairs changed it."""
         return (self.correction.rows != 0).any()
 
     def log_normalizer(self, theta_1: Float[Array, " d"]) -> Float[Array, ""]:
@@ -112,11 +112,13 @@ class NormalizerSurrogate(eqx.Module):
     def centre(self, model: TwoStageModel, theta_1: Float[Array, " d"]) -> Float[Array, " d"]:
         """What negative samples follow: the mean of q(. | theta_1) up to a constant, or part of it.
 
-        A Gaussian second stage has E[w] = theta_1 + S2 grad log Z(theta_1).
+        A Gaussian second stage has E[w] = theta_1 + S2 grad log Z(theta_1). Where tails are heavy
+        the gradient says nothing of the mean, and the quadratic's own is followed.
         """
-        linear = theta_1 + self.scale * (self.quadratic.gain(theta_1) - theta_1)
+        linear = self.quadratic.gain(theta_1)
         if not model.second_stage.is_gaussian:
             return linear
+        linear = theta_1 + self.scale * (linear - theta_1)
         bend = self.correction.score(theta_1)
         bend = jnp.asarray(model.second_stage.variance, bend.dtype) * bend
         # Coordinates that the second stage fixes are theta_1's.
@@ -193,7 +195,8 @@ def learn(
     usable = jnp.isfinite(pairs.scores).all(axis=(0, 2)) & jnp.isfinite(pairs.theta_1).all(axis=1)
     theta_1 = jnp.where(usable[:, None], pairs.theta_1, pairs.theta_1[jnp.argmax(usable)])
     number, dtype = rank(model), theta_1.dtype
-    spread = jnp.std(theta_1, axis=0)
+    # That of equal numbers is rounding, and not 0.
+    spread = jnp.where(model.moving_1, jnp.std(theta_1, axis=0), 0)
     is_whole = number == model.dimension
     basis = jnp.eye(number, dtype=dtype) if is_whole else _leading(quadratic, spread)
     rows = jnp.where(spread > 0, basis / jnp.where(spread > 0, spread, 1), 0)
